@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The contract between the eBPF programs and the agent: vocabulary, structs,
+ * enums and limits. No code. src/datapath/layout.ts is generated from the BTF
+ * of this file; a test fails when the two differ.
+ *
+ * Typedefs carry unit and byte order: ipv4_t, port_t and vni_t are big endian
+ * (as on the wire), everything else is host order.
+ */
+#ifndef ONCACHE_H
+#define ONCACHE_H
+
+#include <linux/types.h>
+
+/* Changes whenever the meaning of a map changes without changing its size. */
+#define ONCACHE_CONTRACT 1
+
+typedef __be32 ipv4_t;
+typedef __be16 port_t;
+typedef __be32 vni_t;		/* as in the VXLAN header: VNI << 8, RFC 7348 */
+typedef __u64 nsec_t;		/* CLOCK_MONOTONIC_COARSE */
+typedef __u32 ifindex_t;
+
+/* A MAC address, zero-padded so that it is compared as one word. */
+typedef struct { __u8 b[6]; __u8 pad[2]; } mac_t;
+
+#define TUNNELS_MAX 8		/* tunnel devices in one network namespace */
+#define SLOT_PROBES 16		/* slots looked at for one key */
+#define RETIRE_NS 1000000000ULL	/* a retired slot rests this long: readers on other CPUs are done with it */
+
+/* Where a packet is going, seen from this host. */
+enum direction {
+	DIRECTION_EGRESS = 0,	/* from a local pod */
+	DIRECTION_INGRESS = 1,	/* to a local pod */
+	DIRECTION_MAX,
+};
+
+/*
+ * Why a packet took the fallback. Append only: numbers are kept in pinned
+ * counters. FAST is not a reason: it is the slot that counts hits.
+ */
+enum reason {
+	REASON_FAST = 0,
+	REASON_PAUSED,		/* using the cache is switched off */
+	REASON_NOT_IPV4,	/* ARP, IPv6, anything else */
+	REASON_VLAN,		/* a VLAN tag */
+	REASON_TRUNCATED,	/* headers not in the packet, or lengths that lie */
+	REASON_IP_OPTIONS,	/* IPv4 header longer than 20 bytes */
+	REASON_FRAGMENT,	/* any fragment, the first one too */
+	REASON_CHECKSUM,	/* an IPv4 header checksum that is wrong */
+	REASON_TTL,		/* TTL would expire */
+	REASON_PROTOCOL,	/* not TCP, UDP or ICMP echo */
+	REASON_TCP_FLAGS,	/* SYN, FIN, RST or no ACK: connection tracking must see it */
+	REASON_OUTER,		/* outer header the fast path does not replay: options, fragment, UDP checksum, VXLAN flags */
+	REASON_VNI,		/* not a VNI of this host */
+	REASON_FLOW_MISS,	/* flow not in the filter cache, or flushed */
+	REASON_REVERSE,		/* only one direction of the flow is cached */
+	REASON_STALE,		/* not confirmed by the fallback within the bound */
+	REASON_SAMPLE,		/* sent through the fallback to confirm the flow */
+	REASON_HOST_MISS,	/* remote host not in the egress cache any more */
+	REASON_POD_MISS,	/* local pod not in the ingress cache any more */
+	REASON_VETH,		/* not from the veth that the flow belongs to */
+	REASON_MAC,		/* not between the MAC addresses that the flow was learned with */
+	REASON_PEER,		/* not from the remote host, VNI or uplink that the flow belongs to */
+	REASON_MTU,		/* larger than the path allows */
+	REASON_GSO,		/* a segmentation type that cannot be encapsulated here */
+	REASON_BACKOFF,		/* the fallback declined this flow lately: not asked again yet */
+	REASON_DSCP,		/* dscp mode: the packet's own DSCP uses the mark's bits */
+	REASON_NO_MEMORY,	/* the kernel could not make room in the packet */
+	REASON_DROP,		/* not a fallback: dropped after the packet was changed */
+	REASON_MAX,
+};
+
+/* What the init programs did with a marked packet. Append only. */
+enum lesson {
+	LESSON_LEARNED = 0,	/* entered or moved */
+	LESSON_CONFIRMED,	/* was there already: fresh again */
+	LESSON_PAUSED,		/* learning is paused, or the guard time after an eviction */
+	LESSON_UNFIT,		/* the packet is not what the fast path could replay */
+	LESSON_NOT_ESTABLISHED,	/* connection tracking has not seen both directions */
+	LESSON_NAT,		/* addresses are translated */
+	LESSON_DEVICE,		/* not a veth or tunnel device of ours */
+	LESSON_FULL,		/* no slot left, or the map refused */
+	LESSON_FORGED,		/* dscp mode: a mark that ONCache did not set */
+	LESSON_MAX,
+};
+
+enum mark_mode {
+	MARK_METADATA = 0,	/* one bit of skb->mark, conntrack through the kfunc */
+	MARK_DSCP = 1,		/* two bits of the inner DSCP, a rule in the fallback */
+};
+
+/* The two bits of dscp mode, in the inner IPv4 TOS byte (paper, section 3.3). */
+#define TOS_MISS 0x04
+#define TOS_ESTABLISHED 0x08
+#define TOS_MARKS (TOS_MISS | TOS_ESTABLISHED)
+
+/*
+ * Key of the filter cache. Both directions of a flow have one key: local is
+ * the pod on this host. ICMP echo: the identifier stands on the side that
+ * sent the request, the other port is 0.
+ */
+struct flow_key {
+	ipv4_t local_ip;
+	ipv4_t remote_ip;
+	port_t local_port;
+	port_t remote_port;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+/*
+ * A reference to a slot of the egress or ingress cache: slot number in the
+ * low half, generation in the high half. Retiring a slot changes its
+ * generation, and with it every reference to it dies at once.
+ */
+typedef __u64 ref_t;
+
+/* What the fallback decided for one direction of a flow. Written only by that direction's init program. */
+struct verdict {
+	nsec_t confirmed_at;	/* when the fallback last carried the flow in this direction; 0: never */
+	nsec_t sampled_at;	/* when a packet was last sent to confirm it */
+	ref_t ref;		/* egress: slot of the egress cache; ingress: of the ingress cache */
+	__u32 epoch;		/* control.epoch at that time */
+	port_t outer_port;	/* egress: outer UDP source port */
+	__u16 pad;
+};
+
+struct flow {
+	struct verdict egress;
+	struct verdict ingress;
+	__u64 packets[DIRECTION_MAX];	/* on the fast path; counted only when settings.count_flows is set */
+};
+
+enum slot_state {
+	SLOT_EMPTY = 0,
+	SLOT_BUSY,		/* being filled by one CPU */
+	SLOT_LIVE,
+	SLOT_RETIRED,		/* reusable RETIRE_NS after retired_at */
+};
+
+struct slot {
+	__u32 state;
+	__u32 generation;
+	nsec_t retired_at;
+};
+
+#define OUTER_LEN 64		/* Ethernet + IPv4 + UDP + VXLAN + inner Ethernet */
+
+/*
+ * Entry of the egress cache: a remote host, by the outer header the fallback
+ * uses towards it. In the template every field that differs from packet to
+ * packet is zero: total length, ID, checksum, UDP source port and length, and
+ * what TUNNEL_*_INHERIT says.
+ */
+struct host {
+	struct slot slot;
+	__u8 template[OUTER_LEN];
+	__u32 checksum;		/* one's complement sum of the template's outer IPv4 header */
+	ifindex_t uplink;
+	ipv4_t remote_ip;	/* outer destination */
+	ipv4_t local_ip;	/* outer source */
+	vni_t vni;
+	__u16 mtu;		/* largest inner IPv4 packet, bytes */
+	__u16 tunnel_flags;	/* TUNNEL_* */
+	ifindex_t tunnel;	/* ifindex of the tunnel device */
+	__u32 pad0;
+	__u64 pad1[1];
+	__u32 ip_id;		/* next outer IPv4 ID, atomically; on a cache line of its own */
+	__u32 pad2[15];
+};
+
+/* Entry of the ingress cache: a local pod, as the fallback delivers to it. */
+struct pod {
+	struct slot slot;
+	ipv4_t ip;
+	ifindex_t veth;		/* host side */
+	__u8 macs[12];		/* Ethernet destination (the pod) and source (its gateway) */
+	__u32 veth_flags;	/* VETH_* */
+	__u64 pad[3];
+};
+
+#define TUNNEL_TOS_INHERIT 0x1	/* outer DSCP is the inner one */
+#define TUNNEL_TTL_INHERIT 0x2	/* outer TTL is the inner one */
+#define TUNNEL_DF_INHERIT 0x4	/* outer DF is the inner one */
+
+/* A tunnel device that may be accelerated. Written by the agent. */
+struct tunnel {
+	ifindex_t ifindex;
+	ifindex_t uplink;
+	vni_t vni;
+	port_t port;		/* outer UDP destination port */
+	__u16 mtu;		/* largest inner IPv4 packet, bytes */
+	mac_t mac;		/* of the tunnel device: inner Ethernet source on egress */
+	__u16 flags;		/* TUNNEL_* */
+	__u16 pad;
+	__u32 pad1;
+};
+
+#define VETH_SHAPED 0x1		/* its egress qdisc must see every packet: redirect through it */
+
+/* A pod's veth that may be accelerated. Key: ifindex. Written by the agent. */
+struct veth {
+	__u32 flags;		/* VETH_* */
+	__u32 pad;
+};
+
+/* What the agent changes while the programs run. One entry, memory-mapped. */
+struct control {
+	nsec_t learn_after;	/* marks of packets already under way at an eviction are void: no lesson before this time */
+	__u32 contract;		/* ONCACHE_CONTRACT */
+	__u32 epoch;		/* never 0; changing it empties the filter cache */
+	__u32 learning;		/* 0: teach nothing */
+	__u32 using;		/* 0: every packet takes the fallback */
+	__u32 tunnel_count;
+	__s32 saved_tcp_be_liberal;	/* the sysctl's value before the agent changed it; -1: not changed */
+	struct tunnel tunnels[TUNNELS_MAX];
+};
+
+/* Fixed when the programs are loaded (.rodata): what is off costs nothing. */
+struct settings {
+	nsec_t max_staleness_ns;	/* no verdict is used longer than this without confirmation */
+	nsec_t retry_ns;		/* between two samples of one direction */
+	nsec_t backoff_ns;		/* between two questions about a flow that was declined */
+	__u32 mark;			/* the miss mark: one bit of skb->mark */
+	__u32 mark_mode;		/* enum mark_mode */
+	__u32 count_flows;		/* count packets per flow */
+	__u32 egress_slots;		/* entries of the egress cache, a power of two */
+	__u32 ingress_slots;		/* entries of the ingress cache, a power of two */
+	__u32 backoff_slots;		/* entries of the backoff table, a power of two */
+};
+
+/* Key of the counters: direction * REASON_MAX + reason. Key of lessons: direction * LESSON_MAX + lesson. */
+struct counter {
+	__u64 packets;		/* as the stack hands them over: a GSO packet counts once */
+	__u64 bytes;		/* of the inner Ethernet frames */
+};
+
+/* A flow that the fallback declined, found by a hash of direction and key. */
+struct backoff {
+	nsec_t at;
+	__u32 tag;
+	__u32 declined;		/* in a row */
+};
+
+#define BACKOFF_FREE 4		/* questions before a declined flow has to wait */
+
+/* dscp mode: who set the mark's bits on this flow's packets, and what they were before. */
+struct pending {
+	nsec_t at;
+	__u32 foreign;		/* the pod's or the wire's own bits: teach nothing, put back tos */
+	__u8 tos;
+	__u8 pad[3];
+};
+
+#define PENDING_NS 1000000000ULL	/* a mark older than this teaches nothing */
+
+#endif

@@ -1,0 +1,93 @@
+// Network devices as the kernel describes them (RTM_GETLINK), reduced to what ONCache asks about.
+import type { Ipv4 } from "../net/ipv4.js";
+import type { MacAddress } from "../net/mac.js";
+
+/** IFLA_VXLAN_* of a vxlan device. */
+export interface VxlanInfo {
+	vni: number;
+	/** Outer UDP destination port. */
+	port: number;
+	/** ifindex of the underlay device, when the device names one. */
+	link: number | undefined;
+	/** Outer IPv4 source, when the device names one. */
+	local: Ipv4 | undefined;
+	/** First and last outer UDP source port; 0, 0 is the kernel's default range. */
+	portRange: { low: number; high: number };
+	/** 0: the system's default. */
+	ttl: number;
+	ttlInherit: boolean;
+	/** The whole TOS byte; 1 means "inherit the inner DSCP". */
+	tos: number;
+	df: "unset" | "set" | "inherit";
+	/** Outer UDP checksum over IPv4. */
+	udpChecksum: boolean;
+	/** Metadata (flow based) mode, as Open vSwitch uses it. */
+	collectMetadata: boolean;
+	/** Group policy, generic protocol or remote checksum extensions are on. */
+	extensions: boolean;
+}
+
+export interface Link {
+	ifindex: number;
+	name: string;
+	/** IFLA_INFO_KIND: "veth", "vxlan", "bridge" ...; undefined for physical devices. */
+	kind: string | undefined;
+	mac: MacAddress | undefined;
+	mtu: number;
+	/** IFF_UP. */
+	up: boolean;
+	/** IFF_LOOPBACK. */
+	loopback: boolean;
+	/** ifindex of the bridge or bond it belongs to. */
+	master: number | undefined;
+	/** IFLA_LINK: a veth's peer, a VLAN's parent. */
+	link: number | undefined;
+	/** IFLA_LINK_NETNSID: set when `link` lies in another network namespace. */
+	linkNetnsid: number | undefined;
+	vxlan: VxlanInfo | undefined;
+}
+
+export interface Address {
+	ifindex: number;
+	ip: Ipv4;
+	prefixLength: number;
+}
+
+export interface Route {
+	destination: Ipv4;
+	prefixLength: number;
+	gateway: Ipv4 | undefined;
+	/** ifindex of the outgoing device. */
+	device: number | undefined;
+	table: number;
+}
+
+/** A bridge forwarding entry; of a vxlan device: the remote host behind a MAC address. */
+export interface FdbEntry {
+	ifindex: number;
+	mac: MacAddress;
+	remote: Ipv4 | undefined;
+}
+
+export interface Qdisc {
+	ifindex: number;
+	/** "noqueue", "tbf", "clsact", "ingress" ... */
+	kind: string;
+	/** Major number in the high half. */
+	handle: number;
+	parent: number;
+}
+
+/** A tc classifier. */
+export interface Filter {
+	ifindex: number;
+	/** 0xfffffff2 clsact/ingress, 0xfffffff3 clsact egress, else the qdisc it hangs on. */
+	parent: number;
+	/** "bpf", "u32", "matchall" ... */
+	kind: string;
+	priority: number;
+	handle: number;
+	/** TCA_BPF_NAME and TCA_BPF_ID of a bpf classifier. */
+	bpfName: string | undefined;
+	bpfId: number | undefined;
+}
