@@ -1,0 +1,215 @@
+// What the agent was told: a YAML file and flags, checked once here and trusted afterwards.
+import { readFileSync } from "node:fs";
+import { parse } from "yaml";
+import { z } from "zod";
+import { DEFAULT_BPFFS, DEFAULT_SOCKET } from "./api.js";
+import { problemOfMark } from "./mark.js";
+
+export const DEFAULT_CONFIG_FILE = "/etc/oncache/config.yaml";
+
+/** The configuration is wrong; the message names file or flag, key, value and what is allowed. */
+export class ConfigError extends Error {
+	override name = "ConfigError";
+	readonly exitCode = 2;
+}
+
+export interface Config {
+	socket: string;
+	/** Pin directory on a bpffs. */
+	bpffs: string;
+	logLevel: "trace" | "debug" | "info" | "warn" | "error";
+	attach: "auto" | "tcx" | "clsact";
+	markMode: "auto" | "metadata" | "dscp";
+	/** One bit of skb->mark. */
+	mark: number;
+	maxStalenessMs: number;
+	countFlows: boolean;
+	/** Entries as they were asked for; resolveSizes() says what they become. */
+	cache: { filter: number | "auto"; egress: number; ingress: number };
+	/** Names of tunnel devices; "auto": all that can be accelerated. */
+	tunnels: "auto" | string[];
+	/** Veths not to accelerate: names, or patterns with * and ?. */
+	excludeInterfaces: string[];
+}
+
+export const DEFAULT_CONFIG: Config = {
+	socket: DEFAULT_SOCKET,
+	bpffs: DEFAULT_BPFFS,
+	logLevel: "info",
+	attach: "auto",
+	markMode: "auto",
+	mark: 0x1000,
+	maxStalenessMs: 2000,
+	countFlows: false,
+	cache: { filter: "auto", egress: 4096, ingress: 1024 },
+	tunnels: "auto",
+	excludeInterfaces: [],
+};
+
+/** Every message below completes the sentence "... allowed: ". */
+function wholeNumber(low: number, high: number, allowed = `a whole number from ${low} to ${high}`) {
+	return z.int(allowed).min(low, allowed).max(high, allowed);
+}
+
+function oneOf<const Name extends string>(...names: Name[]) {
+	return z.enum(names, names.join(", "));
+}
+
+function absolutePath(longest: number) {
+	const allowed = `an absolute path of at most ${longest} characters`;
+	return z.string(allowed).regex(/^\//, allowed).max(longest, allowed);
+}
+
+const FILTER = '"auto" or a whole number from 1024 to 4194304';
+const TUNNELS = '"auto" or a list of device names';
+const PATTERNS = "a list of device names, or of patterns with * and ?";
+const KEYS = Object.keys(DEFAULT_CONFIG).join(", ");
+const CACHE_KEYS = Object.keys(DEFAULT_CONFIG.cache).join(", ");
+
+const schema = z
+	.strictObject(
+		{
+			// sun_path in struct sockaddr_un has 108 bytes, the last one is zero.
+			socket: absolutePath(107),
+			bpffs: absolutePath(1000),
+			logLevel: oneOf("trace", "debug", "info", "warn", "error"),
+			attach: oneOf("auto", "tcx", "clsact"),
+			markMode: oneOf("auto", "metadata", "dscp"),
+			mark: z.int("a single bit such as 0x1000").superRefine((mark, context) => {
+				const message = problemOfMark(mark);
+				if (message !== undefined) context.addIssue({ code: "custom", message });
+			}),
+			maxStalenessMs: wholeNumber(100, 60_000),
+			countFlows: z.boolean("true, false"),
+			cache: z
+				.strictObject(
+					{
+						filter: z.union([z.literal("auto"), wholeNumber(1024, 4_194_304, FILTER)], FILTER),
+						egress: wholeNumber(16, 65_536),
+						ingress: wholeNumber(16, 65_536),
+					},
+					CACHE_KEYS,
+				)
+				.partial(),
+			tunnels: z.union(
+				[
+					z.literal("auto"),
+					z.array(z.string(TUNNELS).regex(/^[^\s/*?]{1,15}$/, "a device name"), TUNNELS).min(1, TUNNELS),
+				],
+				TUNNELS,
+			),
+			excludeInterfaces: z.array(z.string(PATTERNS).regex(/^[^\s/]{1,15}$/, "a device name, or a pattern"), PATTERNS),
+		},
+		KEYS,
+	)
+	.partial();
+
+type Layer = z.infer<typeof schema>;
+
+/** Members of Config by the names that commander gives to their flags: --cache-filter is cacheFilter. */
+export type ConfigFlags = Partial<
+	Record<Exclude<keyof Config, "cache"> | "cacheFilter" | "cacheEgress" | "cacheIngress", unknown>
+>;
+
+export interface ConfigSources {
+	/** Must exist; without it DEFAULT_CONFIG_FILE is read if there is one. */
+	file?: string | undefined;
+	/** Text as on the command line (numbers, lists with commas) or values; they win over the file. */
+	flags?: ConfigFlags;
+}
+
+/** @throws {ConfigError} */
+export function loadConfig({ file, flags = {} }: ConfigSources): Config {
+	const fromFile = readFile(file ?? DEFAULT_CONFIG_FILE, file !== undefined);
+	const fromFlags = check(
+		readFlags(flags),
+		"the command line",
+		(path) => `--${path.join("-").replace(/[A-Z]/g, kebab)}`,
+	);
+	const cache = Object.assign({}, DEFAULT_CONFIG.cache, fromFile.cache, fromFlags.cache);
+	return Object.assign({}, DEFAULT_CONFIG, fromFile, fromFlags, { cache });
+}
+
+function readFile(file: string, mustExist: boolean): Layer {
+	let content: unknown;
+	try {
+		content = parse(readFileSync(file, "utf8"));
+	} catch (error) {
+		const { code, message } = error as NodeJS.ErrnoException;
+		if (code === "ENOENT" && !mustExist) return {};
+		throw new ConfigError(`Cannot read "${file}": ${message.split("\n", 1)[0]}`);
+	}
+	return check(content ?? {}, `"${file}"`, (path) => `"${path.join(".")}"`);
+}
+
+const NUMBERS = ["mark", "maxStalenessMs", "cacheFilter", "cacheEgress", "cacheIngress"];
+const LISTS = ["tunnels", "excludeInterfaces"];
+
+/** Flags in the shape of the file. */
+function readFlags(flags: ConfigFlags): unknown {
+	const layer: Record<string, unknown> = {};
+	const cache: Record<string, unknown> = {};
+	for (const [name, given] of Object.entries(flags)) {
+		if (given === undefined) continue;
+		let value = given;
+		if (typeof given === "string" && NUMBERS.includes(name) && /^(0x[\da-f]+|\d+)$/i.test(given)) value = Number(given);
+		if (typeof given === "string" && LISTS.includes(name) && given !== "auto") value = given.split(",");
+		const cacheKey = /^cache([A-Z]\w*)$/.exec(name)?.[1]?.toLowerCase();
+		if (cacheKey !== undefined) cache[cacheKey] = value;
+		else if (name in DEFAULT_CONFIG) layer[name] = value;
+	}
+	return { ...layer, cache };
+}
+
+function check(content: unknown, source: string, nameOf: (path: PropertyKey[]) => string): Layer {
+	const { success, data, error } = schema.safeParse(content);
+	if (success) return data;
+	const problems = error.issues.map(({ code, path, message, ...issue }) => {
+		if (code === "unrecognized_keys" && "keys" in issue)
+			return `unknown key ${issue.keys.map((key) => nameOf([...path, key])).join(", ")}; allowed: ${message}`;
+		const value = path.reduce<unknown>((inner, key) => (inner as Record<PropertyKey, unknown>)[key], content);
+		const what = path.length > 0 ? nameOf(path) : "the whole";
+		return `${what} is ${describe(value, path)}; allowed: ${message}`;
+	});
+	throw new ConfigError(problems.map((problem) => `Cannot use ${source}: ${problem}`).join("\n"));
+}
+
+function describe(value: unknown, path: PropertyKey[]): string {
+	return path[0] === "mark" && typeof value === "number" ? `0x${value.toString(16)}` : JSON.stringify(value);
+}
+
+function kebab(capital: string): string {
+	return `-${capital.toLowerCase()}`;
+}
+
+export interface CacheSizes {
+	filter: number;
+	egress: number;
+	ingress: number;
+}
+
+const FILTER_MEMORY_SHARE = 0.0025;
+/** An LRU hash entry with its key, flow and bookkeeping, about. */
+const FILTER_ENTRY_BYTES = 170;
+
+/** Entries of the caches, each a power of two. */
+export function resolveSizes({ cache }: Pick<Config, "cache">, totalMemoryBytes: number): CacheSizes {
+	const affordable = 2 ** Math.floor(Math.log2((totalMemoryBytes * FILTER_MEMORY_SHARE) / FILTER_ENTRY_BYTES));
+	return {
+		filter: cache.filter === "auto" ? Math.min(1_048_576, Math.max(16_384, affordable)) : roundUp(cache.filter),
+		egress: roundUp(cache.egress),
+		ingress: roundUp(cache.ingress),
+	};
+}
+
+function roundUp(entries: number): number {
+	return 2 ** Math.ceil(Math.log2(entries));
+}
+
+/** Whether a device is named by excludeInterfaces. */
+export function isExcluded(name: string, { excludeInterfaces }: Pick<Config, "excludeInterfaces">): boolean {
+	return excludeInterfaces.some((pattern) => {
+		const literal = pattern.replace(/[.+^${}()|[\]\\]/g, "\\$&");
+		return new RegExp(`^${literal.replaceAll("*", ".*").replaceAll("?", ".")}$`).test(name);
+	});
+}
