@@ -11,6 +11,8 @@ export interface VxlanInfo {
 	link: number | undefined;
 	/** Outer IPv4 source, when the device names one. */
 	local: Ipv4 | undefined;
+	/** The outer header is IPv6. */
+	ipv6: boolean;
 	/** First and last outer UDP source port; 0, 0 is the kernel's default range. */
 	portRange: { low: number; high: number };
 	/** 0: the system's default. */
@@ -32,6 +34,7 @@ export interface Link {
 	name: string;
 	/** IFLA_INFO_KIND: "veth", "vxlan", "bridge" ...; undefined for physical devices. */
 	kind: string | undefined;
+	/** Undefined when frames on it have no Ethernet header (tun, wireguard). */
 	mac: MacAddress | undefined;
 	mtu: number;
 	/** IFF_UP. */
