@@ -43,7 +43,7 @@ export function unsupported({ platform, arch, node, uid, kernel, hasBtf, hasApt 
 	if (arch !== "x64" && arch !== "arm64")
 		return `ONCache supports the architectures x64 and arm64, this is ${arch}: use another machine`;
 	if (Number.parseInt(node, 10) < 20) return `ONCache needs Node 20 or newer, this is ${node}: install a newer Node`;
-	if (uid !== 0) return "Set-up and lab need root: run it as root, as in: sudo npm start";
+	if (uid !== 0) return "This needs root: run it as root, as in: sudo npm start";
 	const [major = 0, minor = 0] = kernel.split(".").map((part) => Number.parseInt(part, 10));
 	if (major < 6 || (major === 6 && minor < 1))
 		return `ONCache needs Linux 6.1 or newer, this is ${kernel}: boot a newer kernel (Debian 12 has 6.1)`;

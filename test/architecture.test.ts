@@ -1,0 +1,103 @@
+// The module map of ARCHITECTURE.md, checked: who may import whom, and who may reach outside the process.
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { posix } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+/** Top down: an arrow only points to a line further below, so there are no cycles between folders. */
+const ARROWS: Record<string, string[]> = {
+	"main.ts": ["cli"],
+	cli: ["agent", "bench", "lab", "net"],
+	bench: ["lab", "agent", "datapath", "kernel", "net"],
+	lab: ["agent", "kernel", "net"],
+	agent: ["datapath", "kernel", "net"],
+	datapath: ["kernel", "net"],
+	kernel: ["net"],
+	net: [],
+};
+
+/** Packages that reach outside JavaScript, and the places that may use them. */
+const RIMS: Record<string, RegExp> = {
+	koffi: /^src\/(datapath|kernel)\//,
+	"node:child_process": /^src\/(lab|bench)\/|^src\/kernel\/nft\.ts$/,
+	commander: /^src\/(cli\/|main\.ts$)/,
+};
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+function filesIn(folder: string, name: RegExp): string[] {
+	return readdirSync(root + folder, { recursive: true, encoding: "utf8" })
+		.map((path) => `${folder}/${path}`)
+		.filter((path) => name.test(path))
+		.sort();
+}
+
+const sources = filesIn("src", /(?<!\.test)\.ts$/).map((path) => ({ path, text: readFileSync(root + path, "utf8") }));
+const imports = sources.flatMap(({ path, text }) =>
+	[...text.matchAll(/\bfrom "([^"]+)"|\bimport\("([^"]+)"\)|^import "([^"]+)"/gm)].map((match) => {
+		const specifier = match[1] ?? match[2] ?? match[3] ?? "";
+		const isOurs = specifier.startsWith(".");
+		return { path, target: isOurs ? posix.join(posix.dirname(path), specifier) : specifier, isOurs };
+	}),
+);
+
+/** src/cli/status.ts -> cli, src/main.ts -> main.ts */
+function folderOf(path: string): string {
+	return path.split("/")[1] ?? path;
+}
+
+test("every import follows the arrows between folders", () => {
+	const wrong = imports.filter(({ path, target, isOurs }) => {
+		const [from, to] = [folderOf(path), folderOf(target)];
+		return isOurs && from !== to && !ARROWS[from]?.includes(to);
+	});
+	assert.deepEqual(
+		wrong.map(({ path, target }) => `${path} imports ${target}`),
+		[],
+	);
+});
+
+test("no arrow points upwards", () => {
+	const order = Object.keys(ARROWS);
+	const upwards = order.filter((from) => ARROWS[from]?.some((to) => order.indexOf(to) <= order.indexOf(from)));
+	assert.deepEqual(upwards, []);
+});
+
+test("only the rim reaches outside: the FFI, child processes, the command line", () => {
+	const wrong = imports.filter(({ path, target }) => RIMS[target]?.test(path) === false);
+	assert.deepEqual(
+		wrong.map(({ path, target }) => `${path} imports ${target}`),
+		[],
+	);
+});
+
+test("src/agent/api.ts imports types only", () => {
+	const api = sources.find(({ path }) => path === "src/agent/api.ts")?.text ?? "";
+	assert.deepEqual(api.match(/^import (?!type ).*|\bimport\(.*/gm), null);
+	assert.match(api, /^import type /m);
+});
+
+test("no file names a place on a developer's machine", () => {
+	const everything = [
+		...["src", "test", "bpf", "scripts", "bin", "docs", ".ci"].flatMap((folder) => filesIn(folder, /(?<!\.[od])$/)),
+		...readdirSync(root).filter((name) => name.endsWith(".md") || name.endsWith(".json")),
+	];
+	const wrong = everything.flatMap((path) => {
+		const lines = readLines(path);
+		return lines
+			.map((line, at) => ({ line, place: `${path}:${at + 1}` }))
+			.filter(({ line }) => /(?<![\w.*}])\/(work|home|root|Users)\//.test(line))
+			.map(({ line, place }) => `${place}: ${line.trim()}`);
+	});
+	assert.deepEqual(wrong, []);
+});
+
+function readLines(path: string): string[] {
+	try {
+		return readFileSync(root + path, "utf8").split("\n");
+	} catch (error) {
+		if ((error as NodeJS.ErrnoException).code === "EISDIR") return [];
+		throw error;
+	}
+}
