@@ -137,10 +137,10 @@ async function installModules() {
 	]);
 	if (npm.code === 0) return true;
 
-	process.stderr.write(npm.tail());
+	process.stderr.write(npm.tail(60));
 	if (/ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH/.test(npm.output))
 		fail("Cannot reach the npm registry: check the network and npm's registry and proxy settings, then run it again");
-	fail(`npm ci failed (exit ${npm.code}, its last lines are above): repair that, then run it again`);
+	fail(`npm ci failed (exit ${npm.code}, messages above): repair that, then run it again`);
 }
 
 async function build() {

@@ -72,6 +72,17 @@ test("modulesMatch() compares what is installed with the lock file, ignoring oth
 	assert.equal(modulesMatch(lock, installed, { arch: "arm64" }), true);
 });
 
+test("the lock file names every optional package: npm ci refuses it otherwise, even for other machines' binaries", () => {
+	const { packages } = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8")) as {
+		packages: Record<string, { optionalDependencies?: Record<string, string> }>;
+	};
+	const named = Object.values(packages).flatMap(({ optionalDependencies = {} }) => Object.keys(optionalDependencies));
+	assert.deepEqual(
+		named.filter((name) => !(`node_modules/${name}` in packages)),
+		[],
+	);
+});
+
 interface Tools {
 	/** Packages that dpkg-query does not know until apt-get installs them. */
 	missing?: string[];
