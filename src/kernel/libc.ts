@@ -35,7 +35,10 @@ export function openNetlinkSocket(protocol: number, groups: readonly number[]): 
 	const fd = check(c.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol), "Cannot open a netlink socket");
 	const address = Buffer.alloc(SOCKADDR_NL_BYTES);
 	address.writeUInt16LE(AF_NETLINK, 0);
-	address.writeUInt32LE(groups.reduce((mask, group) => (mask | (1 << (group - 1))) >>> 0, 0), 8);
+	address.writeUInt32LE(
+		groups.reduce((mask, group) => (mask | (1 << (group - 1))) >>> 0, 0),
+		8,
+	);
 	check(c.bind(fd, address, address.length), `Cannot join the netlink groups ${groups.join(", ")}`);
 	return fd;
 }

@@ -76,6 +76,7 @@ function run(args: string[], action: string, input = ""): Result {
 }
 
 function succeed({ status, stdout, stderr }: Result, action: string): string {
-	if (status !== 0) throw new Error(`Cannot ${action} in table "${TABLE}": ${stderr.trim() || `nft exited with ${status}`}`);
+	if (status !== 0)
+		throw new Error(`Cannot ${action} in table "${TABLE}": ${stderr.trim() || `nft exited with ${status}`}`);
 	return stdout;
 }

@@ -1,7 +1,14 @@
 // Asks the kernel for the network devices, addresses, routes and classifiers of the network namespace it was opened in.
 import { encodeU32 } from "./attribute.js";
 import { decodeLink, IFINFOMSG_BYTES } from "./decode-link.js";
-import { decodeAddress, decodeFdbEntry, decodeRoute, IFADDRMSG_BYTES, NDMSG_BYTES, RTMSG_BYTES } from "./decode-route.js";
+import {
+	decodeAddress,
+	decodeFdbEntry,
+	decodeRoute,
+	IFADDRMSG_BYTES,
+	NDMSG_BYTES,
+	RTMSG_BYTES,
+} from "./decode-route.js";
 import { decodeFilter, decodeQdisc, TCMSG_BYTES } from "./decode-tc.js";
 import type { Address, FdbEntry, Filter, Link, Qdisc, Route } from "./link.js";
 import { NETLINK_ROUTE, Netlink } from "./netlink.js";

@@ -114,7 +114,10 @@ function collectUnderlay(device: Link, links: readonly Link[], underlay: Set<num
 function routeTo(ip: Ipv4, routes: readonly Route[]): Route | undefined {
 	return routes
 		.filter((route) => route.table === RT_TABLE_MAIN && contains(route, ip))
-		.reduce<Route | undefined>((best, route) => (best && best.prefixLength >= route.prefixLength ? best : route), undefined);
+		.reduce<Route | undefined>(
+			(best, route) => (best && best.prefixLength >= route.prefixLength ? best : route),
+			undefined,
+		);
 }
 
 function contains({ destination, prefixLength }: Route, ip: Ipv4): boolean {

@@ -67,7 +67,9 @@ it("reports addresses, routes, neighbours, forwarding entries and classifiers by
 
 it("reports changes that came together in one call", BOUND, () =>
 	watching(LARGE, async (until, reports) => {
-		sh("ip link add d0 type bridge; ip addr add 10.3.0.1/24 dev d0; ip link set d0 up; ip route add 10.4.0.0/16 dev d0");
+		sh(
+			"ip link add d0 type bridge; ip addr add 10.3.0.1/24 dev d0; ip link set d0 up; ip route add 10.4.0.0/16 dev d0",
+		);
 		await until("route");
 		for (const kind of ["address", "link", "route"] as const) assert.ok(reports[0]?.includes(kind), kind);
 	}),

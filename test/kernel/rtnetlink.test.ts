@@ -251,11 +251,15 @@ it("an error carries the action, the kernel's own words and the code", () => {
 		assert.throws(
 			() => netlink.request({ type: RTM_GETLINK, body: Buffer.alloc(16), action: "show device 0" }, (body) => body),
 			(error: KernelError) =>
-				error instanceof KernelError && error.code === "EINVAL" && /^Cannot show device 0: .+ \(EINVAL\)$/.test(error.message),
+				error instanceof KernelError &&
+				error.code === "EINVAL" &&
+				/^Cannot show device 0: .+ \(EINVAL\)$/.test(error.message),
 		);
 		const body = Buffer.alloc(16);
 		body.writeInt32LE(1, 4);
-		const answers = netlink.request({ type: RTM_GETLINK, body, action: "show device 1" }, (answer) => answer.readInt32LE(4));
+		const answers = netlink.request({ type: RTM_GETLINK, body, action: "show device 1" }, (answer) =>
+			answer.readInt32LE(4),
+		);
 		assert.deepEqual(answers, [1], "the socket still works after an error");
 	} finally {
 		netlink.close();

@@ -32,7 +32,10 @@ it("takes a name with slashes for devices with dots", () => {
 
 it("reads a setting that does not exist as undefined, and refuses to write it", () => {
 	assert.equal(readSysctl("net.ipv4.no_such_setting"), undefined);
-	assert.throws(() => writeSysctl("net.ipv4.no_such_setting", 1), /Cannot set sysctl "net.ipv4.no_such_setting" to "1"/);
+	assert.throws(
+		() => writeSysctl("net.ipv4.no_such_setting", 1),
+		/Cannot set sysctl "net.ipv4.no_such_setting" to "1"/,
+	);
 });
 
 it("names setting and value when the kernel refuses the value", () => {
