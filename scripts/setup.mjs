@@ -81,15 +81,17 @@ async function main() {
 
 /** Each step returns whether there was anything to do. */
 async function installPackages() {
-	const missing = missingPackages();
+	const installed = installedPackages();
+	const missing = Object.keys(PACKAGES).filter((name) => !installed.has(name));
 	if (missing.length === 0) return false;
 	say(`installing ${missing.length} Debian package${missing.length > 1 ? "s" : ""} with apt-get:`);
 	for (const name of missing) process.stderr.write(`  ${name.padEnd(16)}${PACKAGES[name]}\n`);
 
-	const apt = ["-o", "DPkg::Lock::Timeout=120", "-q"];
+	const apt = ["-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=1", "-q"];
 	const update = await run("apt-get update", "apt-get", [...apt, "update"]);
-	const bringsNginx = missing.includes("nginx-light") && !existsSync("/usr/sbin/nginx");
-	const settleNginx = bringsNginx ? refuseNginxService() : undefined;
+	const settleNginx = installed.has("nginx") ? undefined : refuseNginxService();
+	// Where an earlier installation was interrupted, apt-get refuses to work before this.
+	await run("dpkg --configure", "dpkg", ["--configure", "-a"]);
 	const install = await run("apt-get install", "apt-get", [
 		...[...apt, "install", "-y", "--no-install-recommends"],
 		...missing,
@@ -103,12 +105,12 @@ async function installPackages() {
 	fail(`apt-get install failed (exit ${install.code}, its last lines are above): repair that, then run it again`);
 }
 
-function missingPackages() {
-	const format = `-f=\${Package} \${db:Status-Status}\n`;
-	const { error, stdout } = spawnSync("dpkg-query", ["-W", format, ...Object.keys(PACKAGES)], { encoding: "utf8" });
+function installedPackages() {
+	const query = ["-W", `-f=\${Package} \${db:Status-Status}\n`, ...Object.keys(PACKAGES), "nginx"];
+	const { error, stdout } = spawnSync("dpkg-query", query, { encoding: "utf8" });
 	if (error) fail(`Cannot ask dpkg-query what is installed (${error.code}): use Debian 12, or a system like it`);
-	const installed = new Set(stdout.split("\n"));
-	return Object.keys(PACKAGES).filter((name) => !installed.has(`${name} installed`));
+	const lines = stdout.split("\n").map((line) => line.split(" "));
+	return new Set(lines.filter(([, status]) => status === "installed").map(([name]) => name));
 }
 
 /** Debian starts nginx on port 80, now and at boot; the benchmark only wants the program. Returns what to do afterwards. */

@@ -105,6 +105,7 @@ function sandbox({ missing = [], aptGet = "", npm = "" }: Tools) {
 		writeFileSync(join(tools, name), `#!/bin/sh\n${body}\necho "${name} $*" >>${folder}/calls\n`, { mode: 0o755 });
 	const known = `for p; do case " ${missing.join(" ")} " in *" $p "*) [ -e ${folder}/installed ] || continue;; esac; echo "$p installed"; done`;
 	tool("dpkg-query", `${known}; exit 0`);
+	tool("dpkg", "");
 	tool("apt-get", `${aptGet}\ncase "$*" in *install*) touch ${folder}/installed;; esac`);
 	tool(
 		"npm",
@@ -136,8 +137,9 @@ test("set-up installs what is missing, shows it, and has nothing to do the next 
 	assert.equal(first.stdout, "", "the standard output is the program's");
 	assert.match(first.stderr, /^Set-up: installing 2 Debian packages with apt-get:\n {2}tcpdump +looks .*\n {2}iperf3 /);
 	assert.deepEqual(first.calls, [
-		"apt-get -o DPkg::Lock::Timeout=120 -q update",
-		"apt-get -o DPkg::Lock::Timeout=120 -q install -y --no-install-recommends tcpdump iperf3",
+		"apt-get -o DPkg::Lock::Timeout=120 -o Acquire::Retries=1 -q update",
+		"dpkg --configure -a",
+		"apt-get -o DPkg::Lock::Timeout=120 -o Acquire::Retries=1 -q install -y --no-install-recommends tcpdump iperf3",
 		"npm ci --ignore-scripts --no-audit --no-fund --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=5000",
 		"npm run --silent build",
 	]);
