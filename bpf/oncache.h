@@ -165,7 +165,7 @@ struct host {
 	__u16 tunnel_flags;	/* TUNNEL_* */
 	ifindex_t tunnel;	/* ifindex of the tunnel device */
 	__u32 pad0;
-	__u64 pad1[1];
+	__u64 pad1[2];
 	__u32 ip_id;		/* next outer IPv4 ID, atomically; on a cache line of its own */
 	__u32 pad2[15];
 };
@@ -177,7 +177,9 @@ struct pod {
 	ifindex_t veth;		/* host side */
 	__u8 macs[12];		/* Ethernet destination (the pod) and source (its gateway) */
 	__u32 veth_flags;	/* VETH_* */
-	__u64 pad[3];
+	__u32 mtu;		/* largest IPv4 packet, bytes */
+	__u32 pad0;
+	__u64 pad1[2];
 };
 
 #define TUNNEL_TOS_INHERIT 0x1	/* outer DSCP is the inner one */
@@ -202,11 +204,12 @@ struct tunnel {
 /* A pod's veth that may be accelerated. Key: ifindex. Written by the agent. */
 struct veth {
 	__u32 flags;		/* VETH_* */
-	__u32 pad;
+	__u32 mtu;		/* largest IPv4 packet, bytes */
 };
 
 /* What the agent changes while the programs run. One entry, memory-mapped. */
 struct control {
+	nsec_t max_staleness_ns;	/* a copy of settings.max_staleness_ns, for readers */
 	nsec_t learn_after;	/* marks of packets already under way at an eviction are void: no lesson before this time */
 	__u32 contract;		/* ONCACHE_CONTRACT */
 	__u32 epoch;		/* never 0; changing it empties the filter cache */

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* One's complement arithmetic on IPv4 headers (RFC 1071, RFC 1624), on values as they lie in the packet. */
+#ifndef ONCACHE_CSUM_H
+#define ONCACHE_CSUM_H
+
+#include <linux/types.h>
+
+static __always_inline __u16 csum_fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* Sum of a 20-byte IPv4 header; folds to 0xffff when its checksum is right. */
+static __always_inline __u64 csum_ipv4(const void *header)
+{
+	const __u32 *word = header;
+
+	return (__u64)word[0] + word[1] + word[2] + word[3] + word[4];
+}
+
+/* RFC 1624, equation 3: the checksum after a 16-bit word changed from old to new. */
+static __always_inline __u16 csum_replace(__u16 check, __u16 old, __u16 new)
+{
+	return ~csum_fold((__u64)(__u16)~check + (__u16)~old + new);
+}
+
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The maps, and the only functions that touch them. */
+#ifndef ONCACHE_MAPS_H
+#define ONCACHE_MAPS_H
+
+#include "oncache.h"
+#include <bpf/bpf_helpers.h>
+
+const volatile struct settings settings = {};
+
+/* Filter cache. LRU: under pressure the flow that was not used longest goes back to the fallback. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+	__uint(max_entries, 65536);
+} filter_cache SEC(".maps");
+
+/*
+ * Egress and ingress caches: arrays of slots. A flow names its slots, so that
+ * a hit needs no second hash look-up; a generation in each slot tells whether
+ * the reference still holds. Not LRU: a host or pod in use is never evicted
+ * for another.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct host);
+	__uint(max_entries, 4096);
+} egress_cache SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct pod);
+	__uint(max_entries, 1024);
+} ingress_cache SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32);
+	__type(value, struct veth);
+	__uint(max_entries, 8192);
+} veths SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct control);
+	__uint(max_entries, 1);
+} control SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct counter);
+	__uint(max_entries, DIRECTION_MAX * REASON_MAX);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct counter);
+	__uint(max_entries, DIRECTION_MAX * LESSON_MAX);
+} lessons SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct backoff);
+	__uint(max_entries, 16384);
+} backoffs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct flow_key);
+	__type(value, struct pending);
+	__uint(max_entries, 65536);
+} pending SEC(".maps");
+
+static __always_inline struct control *control_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&control, &zero);
+}
+
+static __always_inline struct flow *filter_cache_get(const struct flow_key *key)
+{
+	return bpf_map_lookup_elem(&filter_cache, key);
+}
+
+static __always_inline ref_t ref_make(__u32 slot, __u32 generation)
+{
+	return (__u64)generation << 32 | slot;
+}
+
+static __always_inline struct host *egress_cache_get(ref_t ref)
+{
+	__u32 slot = ref;
+	struct host *host = bpf_map_lookup_elem(&egress_cache, &slot);
+
+	return host && host->slot.generation == ref >> 32 ? host : NULL;
+}
+
+static __always_inline struct pod *ingress_cache_get(ref_t ref)
+{
+	__u32 slot = ref;
+	struct pod *pod = bpf_map_lookup_elem(&ingress_cache, &slot);
+
+	return pod && pod->slot.generation == ref >> 32 ? pod : NULL;
+}
+
+static __always_inline struct veth *veth_get(ifindex_t ifindex)
+{
+	return bpf_map_lookup_elem(&veths, &ifindex);
+}
+
+static __always_inline void counter_add(void *map, __u32 key, __u32 bytes)
+{
+	struct counter *counter = bpf_map_lookup_elem(map, &key);
+
+	if (counter) {
+		counter->packets++;
+		counter->bytes += bytes;
+	}
+}
+
+/* Every packet of a pod or tunnel is counted once, here. */
+static __always_inline void count(enum direction direction, enum reason reason, __u32 bytes)
+{
+	counter_add(&counters, direction * REASON_MAX + reason, bytes);
+}
+
+static __always_inline void count_lesson(enum direction direction, enum lesson lesson)
+{
+	counter_add(&lessons, direction * LESSON_MAX + lesson, 0);
+}
+
+#endif
