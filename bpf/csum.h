@@ -22,6 +22,19 @@ static __always_inline __u64 csum_ipv4(const void *header)
 	return (__u64)word[0] + word[1] + word[2] + word[3] + word[4];
 }
 
+/* Likewise on the stack, where only aligned access is allowed. */
+static __always_inline __u64 csum_ipv4_stack(const void *header)
+{
+	const __u16 *word = header;
+	__u64 sum = 0;
+	__u32 i;
+
+#pragma unroll
+	for (i = 0; i < 10; i++)
+		sum += word[i];
+	return sum;
+}
+
 /* RFC 1624, equation 3: the checksum after a 16-bit word changed from old to new. */
 static __always_inline __u16 csum_replace(__u16 check, __u16 old, __u16 new)
 {

@@ -112,7 +112,7 @@ static __always_inline enum change encapsulate(struct __sk_buff *skb, struct pac
 
 	decrease_ttl(pkt);
 	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));
-	return bpf_skb_store_bytes(skb, 0, &out, sizeof(out), 0) ? CHANGE_BROKEN : CHANGE_DONE;
+	return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN + sizeof(out.head), 0) ? CHANGE_BROKEN : CHANGE_DONE;
 }
 
 /*

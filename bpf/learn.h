@@ -52,6 +52,17 @@ static __always_inline ref_t slot_publish(struct slot *slot, __u32 index)
 	return ref_make(index, generation);
 }
 
+static __always_inline void words_copy(void *to, const void *from, __u32 bytes)
+{
+	__u64 *x = to;
+	const __u64 *y = from;
+	__u32 i;
+
+#pragma unroll
+	for (i = 0; i < bytes / 8; i++)
+		x[i] = y[i];
+}
+
 static __always_inline int words_equal(const void *a, const void *b, __u32 bytes)
 {
 	const __u32 *x = a, *y = b;

@@ -202,7 +202,7 @@ static __noinline int egress_lesson(struct __sk_buff *skb, struct packet *pkt, s
 	/* Away from the IDs that the tunnel device itself is using. */
 	host.ip_id = bpf_ntohs(outer->ip.id) + 0x8000;
 
-	__builtin_memcpy(template, outer, OUTER_LEN);
+	words_copy(template, outer, OUTER_LEN);
 	template->ip.tot_len = 0;
 	template->ip.id = 0;
 	template->ip.check = 0;
@@ -215,7 +215,7 @@ static __noinline int egress_lesson(struct __sk_buff *skb, struct packet *pkt, s
 		template->ip.frag_off = 0;
 	template->udp.source = 0;
 	template->udp.len = 0;
-	host.checksum = csum_fold(csum_ipv4(&template->ip));
+	host.checksum = csum_fold(csum_ipv4_stack(&template->ip));
 
 	verdict.ref = egress_cache_learn(&host, now);
 	if (!verdict.ref)
@@ -300,8 +300,9 @@ int egress_init(struct __sk_buff *skb)
 /* Whether an encapsulated packet comes from where the fallback sends this flow, and the way back it takes. */
 static __always_inline int peer_matches(struct __sk_buff *skb, const struct outer *outer, const struct host *host)
 {
-	return outer->ip.saddr == host->remote_ip && outer->ip.daddr == host->local_ip &&
-	       outer->vxlan.vni == host->vni && skb->ifindex == host->uplink && skb->pkt_type == 0 /* PACKET_HOST */;
+	const struct iphdr *ip = &outer->ip;
+
+	return ip->saddr == host->remote_ip && ip->daddr == host->local_ip && outer->vxlan.vni == host->vni && skb->ifindex == host->uplink && skb->pkt_type == 0 /* PACKET_HOST */;
 }
 
 static __always_inline int peer_macs_match(const struct outer *outer, const struct host *host)

@@ -155,7 +155,7 @@ struct slot {
  */
 struct host {
 	struct slot slot;
-	__u8 template[OUTER_LEN];
+	__u64 template[OUTER_LEN / 8];	/* struct outer of parse.h */
 	__u32 checksum;		/* one's complement sum of the template's outer IPv4 header */
 	ifindex_t uplink;
 	ipv4_t remote_ip;	/* outer destination */
