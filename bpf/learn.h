@@ -75,6 +75,11 @@ static __always_inline int words_equal(const void *a, const void *b, __u32 bytes
 	return 1;
 }
 
+static __always_inline int mac_equal(const void *a, const void *b)
+{
+	return *(const __u32 *)a == *(const __u32 *)b && *(const __u16 *)(a + 4) == *(const __u16 *)(b + 4);
+}
+
 static __always_inline int host_same_key(const struct host *a, const struct host *b)
 {
 	return a->remote_ip == b->remote_ip && a->tunnel == b->tunnel;
@@ -146,6 +151,7 @@ static __noinline ref_t ingress_cache_learn(struct pod *want, nsec_t now)
 	free->veth_flags = want->veth_flags;
 	free->mtu = want->mtu;
 	__builtin_memcpy(free->macs, want->macs, sizeof(free->macs));
+	__builtin_memcpy(free->from_pod, want->from_pod, sizeof(free->from_pod));
 	return slot_publish(&free->slot, free_slot);
 }
 

@@ -41,13 +41,13 @@ static __always_inline int miss(struct __sk_buff *skb, const struct control *ctl
 {
 	__u32 offset = direction == DIRECTION_EGRESS ? ETH_HLEN : INNER_OFFSET;
 
-	if (!ctl->learning)
-		return pass(skb, direction, reason);
 	if (mark_is_foreign(pkt, found->now))
-		return pass(skb, direction, REASON_DSCP);
-	if (reason == REASON_FLOW_MISS && backoff_waits(&pkt->key, direction, found->now))
-		return pass(skb, direction, REASON_BACKOFF);
-	mark_set(skb, ctl, pkt, direction, offset, found->flow && found->flow->egress.epoch == ctl->epoch, found->now);
+		reason = REASON_DSCP;
+	else if (reason == REASON_FLOW_MISS && backoff_waits(&pkt->key, direction, found->now))
+		reason = REASON_BACKOFF;
+	else if (ctl->learning && reason != REASON_MTU && reason != REASON_OUTER)
+		mark_set(skb, ctl, pkt, direction, offset, found->flow && found->flow->egress.epoch == ctl->epoch,
+			 found->now);
 	return pass(skb, direction, reason);
 }
 
@@ -113,16 +113,20 @@ static __always_inline void count_hit(struct __sk_buff *skb, struct flow *flow, 
 		__sync_fetch_and_add(&flow->packets[direction], 1);
 }
 
-/* Whether a frame of the pod goes between the MAC addresses that the fallback delivers with. */
-static __always_inline int pod_macs_match(struct __sk_buff *skb, const struct pod *pod)
+/* Whether this packet is one of the pod that the flow belongs to, and may be sent as the others were. */
+static __always_inline enum reason egress_check(struct __sk_buff *skb, const struct packet *pkt,
+						const struct found *found)
 {
-	const __u8 *frame = (void *)(long)skb->data;
+	const void *frame = (void *)(long)skb->data;
 
-	if ((void *)(frame + ETH_HLEN) > (void *)(long)skb->data_end)
-		return 0;
-	return words_equal(frame + 4, (__u8[8]){ pod->macs[10], pod->macs[11], pod->macs[0], pod->macs[1], pod->macs[2],
-						pod->macs[3], pod->macs[4], pod->macs[5] }, 8) &&
-	       *(__u32 *)frame == *(__u32 *)(pod->macs + 6);
+	if (found->pod->veth != skb->ifindex)
+		return REASON_VETH;
+	if (frame + ETH_HLEN > (void *)(long)skb->data_end ||
+	    !words_equal(frame, found->pod->from_pod, sizeof(found->pod->from_pod)))
+		return REASON_MAC;
+	if (pkt->size > found->host->mtu || skb->len > 65535 + ETH_HLEN - ENCAP_LEN)
+		return REASON_MTU;
+	return REASON_FAST;
 }
 
 /* A packet leaves a pod: host-side veth, tc ingress. */
@@ -143,20 +147,16 @@ int egress(struct __sk_buff *skb)
 	reason = parse_frame(skb, direction, &pkt);
 	if (reason == REASON_TCP_FLAGS)
 		return forget(skb, &pkt, direction);
+	if (!reason && pkt.head.ttl <= 1)
+		reason = REASON_TTL;
 	if (reason)
 		return pass(skb, direction, reason);
-	if (pkt.head.ttl <= 1)
-		return pass(skb, direction, REASON_TTL);
 
 	reason = look_up(ctl, &pkt, direction, &found);
+	if (!reason)
+		reason = egress_check(skb, &pkt, &found);
 	if (reason)
 		return miss(skb, ctl, &pkt, &found, direction, reason);
-	if (found.pod->veth != skb->ifindex)
-		return miss(skb, ctl, &pkt, &found, direction, REASON_VETH);
-	if (!pod_macs_match(skb, found.pod))
-		return miss(skb, ctl, &pkt, &found, direction, REASON_MAC);
-	if (pkt.size > found.host->mtu || bytes > 65535 + ETH_HLEN - ENCAP_LEN)
-		return pass(skb, direction, REASON_MTU);
 
 	switch (encapsulate(skb, &pkt, found.host, found.flow->egress.outer_port)) {
 	case CHANGE_REFUSED:
@@ -186,8 +186,7 @@ static __noinline int egress_lesson(struct __sk_buff *skb, struct packet *pkt, s
 	if (!outer)
 		return LESSON_UNFIT;
 	/* Routed by this host through the tunnel device: its MAC is the inner source. */
-	if (!words_equal(outer->inner_eth.h_source + 2, tunnel->mac.b + 2, 4) ||
-	    *(__u16 *)outer->inner_eth.h_source != *(__u16 *)tunnel->mac.b || outer->inner_eth.h_dest[0] & 1)
+	if (!mac_equal(outer->inner_eth.h_source, tunnel->mac.b) || outer->inner_eth.h_dest[0] & 1)
 		return LESSON_UNFIT;
 
 	verdict.epoch = ctl->epoch;
@@ -268,7 +267,7 @@ int egress_init(struct __sk_buff *skb)
 		return NEXT;
 	pull(skb, INNER_OFFSET + sizeof(struct iphdr) + sizeof(struct tcphdr));
 	outer = outer_get(skb);
-	if (!outer || outer->eth.h_proto != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP)
+	if (!outer || ethertype(&outer->eth) != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP)
 		return NEXT;	/* a pod's packet that is not for the tunnel */
 	tunnel = tunnel_of(ctl, skb->ifindex, outer->udp.dest, outer->vxlan.vni, &port_known);
 	if (!tunnel)
@@ -298,21 +297,22 @@ int egress_init(struct __sk_buff *skb)
 }
 
 /* Whether an encapsulated packet comes from where the fallback sends this flow, and the way back it takes. */
-static __always_inline int peer_matches(struct __sk_buff *skb, const struct outer *outer, const struct host *host)
+static __always_inline enum reason ingress_check(struct __sk_buff *skb, const struct outer *outer,
+						 struct packet *pkt, const struct found *found)
 {
+	const struct outer *template = (const void *)found->host->template;
+	const struct host *host = found->host;
 	const struct iphdr *ip = &outer->ip;
 
-	return ip->saddr == host->remote_ip && ip->daddr == host->local_ip && outer->vxlan.vni == host->vni && skb->ifindex == host->uplink && skb->pkt_type == 0 /* PACKET_HOST */;
-}
-
-static __always_inline int peer_macs_match(const struct outer *outer, const struct host *host)
-{
-	const struct outer *template = (const void *)host->template;
-
-	return words_equal(outer->inner_eth.h_dest, template->inner_eth.h_source, 4) &&
-	       *(__u16 *)(outer->inner_eth.h_dest + 4) == *(__u16 *)(template->inner_eth.h_source + 4) &&
-	       words_equal(outer->inner_eth.h_source, template->inner_eth.h_dest, 4) &&
-	       *(__u16 *)(outer->inner_eth.h_source + 4) == *(__u16 *)(template->inner_eth.h_dest + 4);
+	if (ip->saddr != host->remote_ip || ip->daddr != host->local_ip || outer->vxlan.vni != host->vni ||
+	    skb->ifindex != host->uplink || skb->pkt_type != 0 /* PACKET_HOST */)
+		return REASON_PEER;
+	if (!mac_equal(outer->inner_eth.h_dest, template->inner_eth.h_source) ||
+	    !mac_equal(outer->inner_eth.h_source, template->inner_eth.h_dest))
+		return REASON_MAC;
+	if (pkt->size > found->pod->mtu)
+		return REASON_MTU;
+	return ecn_decapsulate(pkt, ip->tos) ? REASON_FAST : REASON_OUTER;
 }
 
 /* A packet arrives at the host: uplink, tc ingress. */
@@ -331,7 +331,7 @@ int ingress(struct __sk_buff *skb)
 
 	pull(skb, INNER_OFFSET + sizeof(struct iphdr) + sizeof(struct tcphdr));
 	outer = outer_get(skb);
-	if (!outer || outer->eth.h_proto != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP)
+	if (!outer || ethertype(&outer->eth) != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP)
 		return NEXT;	/* the host's own traffic is not counted */
 	ctl = control_get();
 	if (!ctl)
@@ -345,29 +345,23 @@ int ingress(struct __sk_buff *skb)
 	if (skb->vlan_present)
 		return pass(skb, direction, REASON_VLAN);
 	reason = outer_check(skb, outer);
+	if (!reason && !tunnel)
+		reason = REASON_VNI;
 	if (reason)
 		return pass(skb, direction, reason);
-	if (!tunnel)
-		return pass(skb, direction, REASON_VNI);
 	reason = parse_ipv4(skb, INNER_OFFSET, direction, &pkt);
 	if (reason == REASON_TCP_FLAGS)
 		return forget(skb, &pkt, direction);
+	if (!reason && pkt.head.ttl <= 1)
+		reason = REASON_TTL;
 	if (reason)
 		return pass(skb, direction, reason);
-	if (pkt.head.ttl <= 1)
-		return pass(skb, direction, REASON_TTL);
 
 	reason = look_up(ctl, &pkt, direction, &found);
+	if (!reason)
+		reason = ingress_check(skb, outer, &pkt, &found);
 	if (reason)
 		return miss(skb, ctl, &pkt, &found, direction, reason);
-	if (!peer_matches(skb, outer, found.host))
-		return miss(skb, ctl, &pkt, &found, direction, REASON_PEER);
-	if (!peer_macs_match(outer, found.host))
-		return miss(skb, ctl, &pkt, &found, direction, REASON_MAC);
-	if (pkt.size > found.pod->mtu)
-		return pass(skb, direction, REASON_MTU);
-	if (!ecn_decapsulate(&pkt, outer->ip.tos))
-		return pass(skb, direction, REASON_OUTER);
 
 	switch (decapsulate(skb, &pkt, found.pod)) {
 	case CHANGE_REFUSED:
@@ -409,6 +403,8 @@ static __noinline int ingress_lesson(struct __sk_buff *skb, struct packet *pkt, 
 	pod.veth_flags = veth->flags;
 	pod.mtu = veth->mtu;
 	__builtin_memcpy(pod.macs, eth, sizeof(pod.macs));
+	__builtin_memcpy(pod.from_pod, eth->h_source, ETH_ALEN);
+	__builtin_memcpy(pod.from_pod + ETH_ALEN, eth->h_dest, ETH_ALEN);
 
 	verdict.epoch = ctl->epoch;
 	verdict.ref = ingress_cache_learn(&pod, now);

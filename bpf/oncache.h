@@ -178,8 +178,8 @@ struct pod {
 	__u8 macs[12];		/* Ethernet destination (the pod) and source (its gateway) */
 	__u32 veth_flags;	/* VETH_* */
 	__u32 mtu;		/* largest IPv4 packet, bytes */
-	__u32 pad0;
-	__u64 pad1[2];
+	__u8 from_pod[12];	/* the same two addresses as the pod's own frames carry them */
+	__u64 pad;
 };
 
 #define TUNNEL_TOS_INHERIT 0x1	/* outer DSCP is the inner one */

@@ -28,6 +28,7 @@
 #define TCP_ACK 0x10
 #define VXLAN_FLAGS 0x08000000	/* only "VNI present": no extension */
 #define ECN_MASK 0x03
+#define bpf_htole32(x) (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? (__u32)(x) : __builtin_bswap32(x))
 #define INNER_OFFSET OUTER_LEN	/* of the inner IPv4 header in an encapsulated frame */
 
 struct vxlanhdr {
@@ -140,11 +141,16 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 offse
 	pkt->key.remote_ip = direction == DIRECTION_EGRESS ? ip->daddr : ip->saddr;
 	pkt->key.local_port = direction == DIRECTION_EGRESS ? source : dest;
 	pkt->key.remote_port = direction == DIRECTION_EGRESS ? dest : source;
-	pkt->key.proto = ip->protocol;
-	__builtin_memset(pkt->key.pad, 0, sizeof(pkt->key.pad));
+	*(__u32 *)&pkt->key.proto = bpf_htole32(ip->protocol);	/* and the padding */
 	__builtin_memcpy(&pkt->head, ip, sizeof(pkt->head));
 	pkt->size = skb->gso_size ? sizeof(*ip) + l4_len + skb->gso_size : bpf_ntohs(ip->tot_len);
 	return reason;
+}
+
+/* struct ethhdr is packed: read through it, the compiler would load bytes. */
+static __always_inline __be16 ethertype(const struct ethhdr *eth)
+{
+	return *(const __be16 *)((const void *)eth + 2 * ETH_ALEN);
 }
 
 /* An IPv4 frame of a pod. */
@@ -158,7 +164,7 @@ static __always_inline enum reason parse_frame(struct __sk_buff *skb, enum direc
 		return REASON_TRUNCATED;
 	if (skb->vlan_present)
 		return REASON_VLAN;
-	if (eth->h_proto != bpf_htons(ETH_P_IP))
+	if (ethertype(eth) != bpf_htons(ETH_P_IP))
 		return REASON_NOT_IPV4;
 	return parse_ipv4(skb, sizeof(*eth), direction, pkt);
 }
@@ -204,7 +210,7 @@ static __always_inline enum reason outer_check(struct __sk_buff *skb, const stru
 		return REASON_TRUNCATED;
 	if (csum_fold(csum_ipv4(ip)) != 0xffff)
 		return REASON_CHECKSUM;
-	if (outer->inner_eth.h_proto != bpf_htons(ETH_P_IP))
+	if (ethertype(&outer->inner_eth) != bpf_htons(ETH_P_IP))
 		return REASON_NOT_IPV4;
 	return REASON_FAST;
 }
