@@ -8,6 +8,15 @@
 
 const volatile struct settings settings = {};
 
+/* Never read: brings the enums into the object's BTF, from which layout.ts is generated. */
+const volatile struct {
+	enum direction direction;
+	enum reason reason;
+	enum lesson lesson;
+	enum slot_state slot_state;
+	enum mark_mode mark_mode;
+} vocabulary = {};
+
 /* Filter cache. LRU: under pressure the flow that was not used longest goes back to the fallback. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -160,7 +160,7 @@ int egress(struct __sk_buff *skb)
 
 	switch (encapsulate(skb, &pkt, found.host, found.flow->egress.outer_port)) {
 	case CHANGE_REFUSED:
-		return pass(skb, direction, REASON_GSO);
+		return pass(skb, direction, REASON_REFUSED);
 	case CHANGE_BROKEN:
 		count(direction, REASON_DROP, bytes);
 		return DROP;
@@ -365,7 +365,7 @@ int ingress(struct __sk_buff *skb)
 
 	switch (decapsulate(skb, &pkt, found.pod)) {
 	case CHANGE_REFUSED:
-		return pass(skb, direction, REASON_GSO);
+		return pass(skb, direction, REASON_REFUSED);
 	case CHANGE_BROKEN:
 		count(direction, REASON_DROP, bytes);
 		return DROP;

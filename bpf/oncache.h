@@ -63,10 +63,9 @@ enum reason {
 	REASON_MAC,		/* not between the MAC addresses that the flow was learned with */
 	REASON_PEER,		/* not from the remote host, VNI or uplink that the flow belongs to */
 	REASON_MTU,		/* larger than the path allows */
-	REASON_GSO,		/* a segmentation type that cannot be encapsulated here */
+	REASON_REFUSED,		/* the kernel made no room: a GSO type that it does not encapsulate, or no memory */
 	REASON_BACKOFF,		/* the fallback declined this flow lately: not asked again yet */
 	REASON_DSCP,		/* dscp mode: the packet's own DSCP uses the mark's bits */
-	REASON_NO_MEMORY,	/* the kernel could not make room in the packet */
 	REASON_DROP,		/* not a fallback: dropped after the packet was changed */
 	REASON_MAX,
 };

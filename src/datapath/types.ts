@@ -46,6 +46,8 @@ export interface VethEntry {
 	ifindex: number;
 	/** Its egress qdisc must see every packet. */
 	shaped: boolean;
+	/** Largest IPv4 packet towards the pod, bytes. */
+	mtu: number;
 }
 
 /** One program on one device, as it is now. */

@@ -57,7 +57,10 @@ export function ipv4(header: Ipv4Header, payload: Uint8Array): Buffer {
 	return Buffer.concat([head, options, payload]);
 }
 
-export function tcp(ports: { source: number; destination: number; flags?: number; offset?: number }, payload = ""): Buffer {
+export function tcp(
+	ports: { source: number; destination: number; flags?: number; offset?: number },
+	payload = "",
+): Buffer {
 	const head = Buffer.alloc(20);
 	head.writeUInt16BE(ports.source, 0);
 	head.writeUInt16BE(ports.destination, 2);

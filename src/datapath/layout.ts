@@ -1,0 +1,399 @@
+// Generated from bpf/oncache.h by `npm run generate`: layouts as the kernel sees them, in this machine's byte order.
+// biome-ignore-all format: generated
+import type { Ipv4 } from "../net/ipv4.js";
+import { type MacAddress, macBytes, readMac } from "../net/mac.js";
+
+function bytesOf(view: DataView, at: number, length: number): Uint8Array {
+	return new Uint8Array(view.buffer, view.byteOffset + at, length);
+}
+
+export const ONCACHE_CONTRACT = 1;
+export const TUNNELS_MAX = 8;
+export const SLOT_PROBES = 16;
+export const RETIRE_NS = 1000000000;
+export const TOS_MISS = 0x04;
+export const TOS_ESTABLISHED = 0x08;
+export const OUTER_LEN = 64;
+export const TUNNEL_TOS_INHERIT = 0x1;
+export const TUNNEL_TTL_INHERIT = 0x2;
+export const TUNNEL_DF_INHERIT = 0x4;
+export const VETH_SHAPED = 0x1;
+export const BACKOFF_FREE = 4;
+export const PENDING_NS = 1000000000;
+
+/** By number: enum reason. */
+export const REASONS = ["fast", "paused", "not_ipv4", "vlan", "truncated", "ip_options", "fragment", "checksum", "ttl", "protocol", "tcp_flags", "outer", "vni", "flow_miss", "reverse", "stale", "sample", "host_miss", "pod_miss", "veth", "mac", "peer", "mtu", "refused", "backoff", "dscp", "drop"] as const;
+export type Reason = "paused" | "not_ipv4" | "vlan" | "truncated" | "ip_options" | "fragment" | "checksum" | "ttl" | "protocol" | "tcp_flags" | "outer" | "vni" | "flow_miss" | "reverse" | "stale" | "sample" | "host_miss" | "pod_miss" | "veth" | "mac" | "peer" | "mtu" | "refused" | "backoff" | "dscp" | "drop";
+
+/** By number: enum lesson. */
+export const LESSONS = ["learned", "confirmed", "paused", "unfit", "not_established", "nat", "device", "full", "forged"] as const;
+export type Lesson = "learned" | "confirmed" | "paused" | "unfit" | "not_established" | "nat" | "device" | "full" | "forged";
+
+export const Direction = { EGRESS: 0, INGRESS: 1 } as const;
+
+export const SlotState = { EMPTY: 0, BUSY: 1, LIVE: 2, RETIRED: 3 } as const;
+
+export const MarkMode = { METADATA: 0, DSCP: 1 } as const;
+
+export interface FlowKey {
+	localIp: Ipv4;
+	remoteIp: Ipv4;
+	localPort: number;
+	remotePort: number;
+	proto: number;
+}
+
+export const flowKey = {
+	size: 16,
+	offset: { localIp: 0, remoteIp: 4, localPort: 8, remotePort: 10, proto: 12 },
+	read: (view: DataView, at = 0): FlowKey => ({
+		localIp: view.getUint32(at) as Ipv4,
+		remoteIp: view.getUint32(at + 4) as Ipv4,
+		localPort: view.getUint16(at + 8),
+		remotePort: view.getUint16(at + 10),
+		proto: view.getUint8(at + 12),
+	}),
+	write: (view: DataView, at: number, value: FlowKey): void => {
+		view.setUint32(at, value.localIp);
+		view.setUint32(at + 4, value.remoteIp);
+		view.setUint16(at + 8, value.localPort);
+		view.setUint16(at + 10, value.remotePort);
+		view.setUint8(at + 12, value.proto);
+	},
+};
+
+export interface Verdict {
+	confirmedAt: bigint;
+	sampledAt: bigint;
+	ref: bigint;
+	epoch: number;
+	outerPort: number;
+}
+
+export const verdict = {
+	size: 32,
+	offset: { confirmedAt: 0, sampledAt: 8, ref: 16, epoch: 24, outerPort: 28 },
+	read: (view: DataView, at = 0): Verdict => ({
+		confirmedAt: view.getBigUint64(at, true),
+		sampledAt: view.getBigUint64(at + 8, true),
+		ref: view.getBigUint64(at + 16, true),
+		epoch: view.getUint32(at + 24, true),
+		outerPort: view.getUint16(at + 28),
+	}),
+	write: (view: DataView, at: number, value: Verdict): void => {
+		view.setBigUint64(at, value.confirmedAt, true);
+		view.setBigUint64(at + 8, value.sampledAt, true);
+		view.setBigUint64(at + 16, value.ref, true);
+		view.setUint32(at + 24, value.epoch, true);
+		view.setUint16(at + 28, value.outerPort);
+	},
+};
+
+export interface Flow {
+	egress: Verdict;
+	ingress: Verdict;
+	packets: bigint[];
+}
+
+export const flow = {
+	size: 80,
+	offset: { egress: 0, ingress: 32, packets: 64 },
+	read: (view: DataView, at = 0): Flow => ({
+		egress: verdict.read(view, at),
+		ingress: verdict.read(view, at + 32),
+		packets: Array.from({ length: 2 }, (_, i) => view.getBigUint64(at + 64 + i * 8, true)),
+	}),
+	write: (view: DataView, at: number, value: Flow): void => {
+		verdict.write(view, at, value.egress);
+		verdict.write(view, at + 32, value.ingress);
+		for (const [i, item] of value.packets.entries()) view.setBigUint64(at + 64 + i * 8, item, true);
+	},
+};
+
+export interface Slot {
+	state: number;
+	generation: number;
+	retiredAt: bigint;
+}
+
+export const slot = {
+	size: 16,
+	offset: { state: 0, generation: 4, retiredAt: 8 },
+	read: (view: DataView, at = 0): Slot => ({
+		state: view.getUint32(at, true),
+		generation: view.getUint32(at + 4, true),
+		retiredAt: view.getBigUint64(at + 8, true),
+	}),
+	write: (view: DataView, at: number, value: Slot): void => {
+		view.setUint32(at, value.state, true);
+		view.setUint32(at + 4, value.generation, true);
+		view.setBigUint64(at + 8, value.retiredAt, true);
+	},
+};
+
+export interface Host {
+	slot: Slot;
+	template: bigint[];
+	checksum: number;
+	uplink: number;
+	remoteIp: Ipv4;
+	localIp: Ipv4;
+	vni: number;
+	mtu: number;
+	tunnelFlags: number;
+	tunnel: number;
+	ipId: number;
+}
+
+export const host = {
+	size: 192,
+	offset: { slot: 0, template: 16, checksum: 80, uplink: 84, remoteIp: 88, localIp: 92, vni: 96, mtu: 100, tunnelFlags: 102, tunnel: 104, ipId: 128 },
+	read: (view: DataView, at = 0): Host => ({
+		slot: slot.read(view, at),
+		template: Array.from({ length: 8 }, (_, i) => view.getBigUint64(at + 16 + i * 8, true)),
+		checksum: view.getUint32(at + 80, true),
+		uplink: view.getUint32(at + 84, true),
+		remoteIp: view.getUint32(at + 88) as Ipv4,
+		localIp: view.getUint32(at + 92) as Ipv4,
+		vni: view.getUint32(at + 96) >>> 8,
+		mtu: view.getUint16(at + 100, true),
+		tunnelFlags: view.getUint16(at + 102, true),
+		tunnel: view.getUint32(at + 104, true),
+		ipId: view.getUint32(at + 128, true),
+	}),
+	write: (view: DataView, at: number, value: Host): void => {
+		slot.write(view, at, value.slot);
+		for (const [i, item] of value.template.entries()) view.setBigUint64(at + 16 + i * 8, item, true);
+		view.setUint32(at + 80, value.checksum, true);
+		view.setUint32(at + 84, value.uplink, true);
+		view.setUint32(at + 88, value.remoteIp);
+		view.setUint32(at + 92, value.localIp);
+		view.setUint32(at + 96, value.vni * 256);
+		view.setUint16(at + 100, value.mtu, true);
+		view.setUint16(at + 102, value.tunnelFlags, true);
+		view.setUint32(at + 104, value.tunnel, true);
+		view.setUint32(at + 128, value.ipId, true);
+	},
+};
+
+export interface Pod {
+	slot: Slot;
+	ip: Ipv4;
+	veth: number;
+	macs: Uint8Array;
+	vethFlags: number;
+	mtu: number;
+	fromPod: Uint8Array;
+}
+
+export const pod = {
+	size: 64,
+	offset: { slot: 0, ip: 16, veth: 20, macs: 24, vethFlags: 36, mtu: 40, fromPod: 44 },
+	read: (view: DataView, at = 0): Pod => ({
+		slot: slot.read(view, at),
+		ip: view.getUint32(at + 16) as Ipv4,
+		veth: view.getUint32(at + 20, true),
+		macs: bytesOf(view, at + 24, 12).slice(),
+		vethFlags: view.getUint32(at + 36, true),
+		mtu: view.getUint32(at + 40, true),
+		fromPod: bytesOf(view, at + 44, 12).slice(),
+	}),
+	write: (view: DataView, at: number, value: Pod): void => {
+		slot.write(view, at, value.slot);
+		view.setUint32(at + 16, value.ip);
+		view.setUint32(at + 20, value.veth, true);
+		bytesOf(view, at + 24, 12).set(value.macs);
+		view.setUint32(at + 36, value.vethFlags, true);
+		view.setUint32(at + 40, value.mtu, true);
+		bytesOf(view, at + 44, 12).set(value.fromPod);
+	},
+};
+
+export interface Tunnel {
+	ifindex: number;
+	uplink: number;
+	vni: number;
+	port: number;
+	mtu: number;
+	mac: MacAddress;
+	flags: number;
+}
+
+export const tunnel = {
+	size: 32,
+	offset: { ifindex: 0, uplink: 4, vni: 8, port: 12, mtu: 14, mac: 16, flags: 24 },
+	read: (view: DataView, at = 0): Tunnel => ({
+		ifindex: view.getUint32(at, true),
+		uplink: view.getUint32(at + 4, true),
+		vni: view.getUint32(at + 8) >>> 8,
+		port: view.getUint16(at + 12),
+		mtu: view.getUint16(at + 14, true),
+		mac: readMac(bytesOf(view, at + 16, 6)),
+		flags: view.getUint16(at + 24, true),
+	}),
+	write: (view: DataView, at: number, value: Tunnel): void => {
+		view.setUint32(at, value.ifindex, true);
+		view.setUint32(at + 4, value.uplink, true);
+		view.setUint32(at + 8, value.vni * 256);
+		view.setUint16(at + 12, value.port);
+		view.setUint16(at + 14, value.mtu, true);
+		bytesOf(view, at + 16, 6).set(macBytes(value.mac));
+		view.setUint16(at + 24, value.flags, true);
+	},
+};
+
+export interface Veth {
+	flags: number;
+	mtu: number;
+}
+
+export const veth = {
+	size: 8,
+	offset: { flags: 0, mtu: 4 },
+	read: (view: DataView, at = 0): Veth => ({
+		flags: view.getUint32(at, true),
+		mtu: view.getUint32(at + 4, true),
+	}),
+	write: (view: DataView, at: number, value: Veth): void => {
+		view.setUint32(at, value.flags, true);
+		view.setUint32(at + 4, value.mtu, true);
+	},
+};
+
+export interface Control {
+	maxStalenessNs: bigint;
+	learnAfter: bigint;
+	contract: number;
+	epoch: number;
+	learning: number;
+	using: number;
+	tunnelCount: number;
+	savedTcpBeLiberal: number;
+	tunnels: Tunnel[];
+}
+
+export const control = {
+	size: 296,
+	offset: { maxStalenessNs: 0, learnAfter: 8, contract: 16, epoch: 20, learning: 24, using: 28, tunnelCount: 32, savedTcpBeLiberal: 36, tunnels: 40 },
+	read: (view: DataView, at = 0): Control => ({
+		maxStalenessNs: view.getBigUint64(at, true),
+		learnAfter: view.getBigUint64(at + 8, true),
+		contract: view.getUint32(at + 16, true),
+		epoch: view.getUint32(at + 20, true),
+		learning: view.getUint32(at + 24, true),
+		using: view.getUint32(at + 28, true),
+		tunnelCount: view.getUint32(at + 32, true),
+		savedTcpBeLiberal: view.getInt32(at + 36, true),
+		tunnels: Array.from({ length: 8 }, (_, i) => tunnel.read(view, at + 40 + i * 32)),
+	}),
+	write: (view: DataView, at: number, value: Control): void => {
+		view.setBigUint64(at, value.maxStalenessNs, true);
+		view.setBigUint64(at + 8, value.learnAfter, true);
+		view.setUint32(at + 16, value.contract, true);
+		view.setUint32(at + 20, value.epoch, true);
+		view.setUint32(at + 24, value.learning, true);
+		view.setUint32(at + 28, value.using, true);
+		view.setUint32(at + 32, value.tunnelCount, true);
+		view.setInt32(at + 36, value.savedTcpBeLiberal, true);
+		for (const [i, item] of value.tunnels.entries()) tunnel.write(view, at + 40 + i * 32, item);
+	},
+};
+
+export interface Settings {
+	maxStalenessNs: bigint;
+	retryNs: bigint;
+	backoffNs: bigint;
+	mark: number;
+	markMode: number;
+	countFlows: number;
+	egressSlots: number;
+	ingressSlots: number;
+	backoffSlots: number;
+}
+
+export const settings = {
+	size: 48,
+	offset: { maxStalenessNs: 0, retryNs: 8, backoffNs: 16, mark: 24, markMode: 28, countFlows: 32, egressSlots: 36, ingressSlots: 40, backoffSlots: 44 },
+	read: (view: DataView, at = 0): Settings => ({
+		maxStalenessNs: view.getBigUint64(at, true),
+		retryNs: view.getBigUint64(at + 8, true),
+		backoffNs: view.getBigUint64(at + 16, true),
+		mark: view.getUint32(at + 24, true),
+		markMode: view.getUint32(at + 28, true),
+		countFlows: view.getUint32(at + 32, true),
+		egressSlots: view.getUint32(at + 36, true),
+		ingressSlots: view.getUint32(at + 40, true),
+		backoffSlots: view.getUint32(at + 44, true),
+	}),
+	write: (view: DataView, at: number, value: Settings): void => {
+		view.setBigUint64(at, value.maxStalenessNs, true);
+		view.setBigUint64(at + 8, value.retryNs, true);
+		view.setBigUint64(at + 16, value.backoffNs, true);
+		view.setUint32(at + 24, value.mark, true);
+		view.setUint32(at + 28, value.markMode, true);
+		view.setUint32(at + 32, value.countFlows, true);
+		view.setUint32(at + 36, value.egressSlots, true);
+		view.setUint32(at + 40, value.ingressSlots, true);
+		view.setUint32(at + 44, value.backoffSlots, true);
+	},
+};
+
+export interface Counter {
+	packets: bigint;
+	bytes: bigint;
+}
+
+export const counter = {
+	size: 16,
+	offset: { packets: 0, bytes: 8 },
+	read: (view: DataView, at = 0): Counter => ({
+		packets: view.getBigUint64(at, true),
+		bytes: view.getBigUint64(at + 8, true),
+	}),
+	write: (view: DataView, at: number, value: Counter): void => {
+		view.setBigUint64(at, value.packets, true);
+		view.setBigUint64(at + 8, value.bytes, true);
+	},
+};
+
+export interface Backoff {
+	at: bigint;
+	tag: number;
+	declined: number;
+}
+
+export const backoff = {
+	size: 16,
+	offset: { at: 0, tag: 8, declined: 12 },
+	read: (view: DataView, at = 0): Backoff => ({
+		at: view.getBigUint64(at, true),
+		tag: view.getUint32(at + 8, true),
+		declined: view.getUint32(at + 12, true),
+	}),
+	write: (view: DataView, at: number, value: Backoff): void => {
+		view.setBigUint64(at, value.at, true);
+		view.setUint32(at + 8, value.tag, true);
+		view.setUint32(at + 12, value.declined, true);
+	},
+};
+
+export interface Pending {
+	at: bigint;
+	foreign: number;
+	tos: number;
+}
+
+export const pending = {
+	size: 16,
+	offset: { at: 0, foreign: 8, tos: 12 },
+	read: (view: DataView, at = 0): Pending => ({
+		at: view.getBigUint64(at, true),
+		foreign: view.getUint32(at + 8, true),
+		tos: view.getUint8(at + 12),
+	}),
+	write: (view: DataView, at: number, value: Pending): void => {
+		view.setBigUint64(at, value.at, true);
+		view.setUint32(at + 8, value.foreign, true);
+		view.setUint8(at + 12, value.tos);
+	},
+};
