@@ -1,6 +1,7 @@
 // Puts the programs on their hooks and takes them off: tcx links at the head of the chain, or clsact filters with a
 // handle and priority of our own. Pins keep both running without the agent, and tell a later agent what is its own.
 import { closeSync, mkdirSync } from "node:fs";
+import type { Filter } from "../kernel/link.js";
 import { Rtnetlink } from "../kernel/rtnetlink.js";
 import { addressOf, bpfSyscall, check, libbpf, objectInfo } from "./libbpf.js";
 import { openPin } from "./map.js";
@@ -22,7 +23,7 @@ const TC_REPLACE = 1;
 const FILTER_HANDLE = 0x0cac;
 const FILTER_PRIORITY = 0x0ca0;
 /** include/uapi/linux/pkt_sched.h: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS. */
-const CLSACT_PARENT = { ingress: 0xfffffff2, egress: 0xfffffff3 } as const;
+export const CLSACT_PARENT = { ingress: 0xfffffff2, egress: 0xfffffff3 } as const;
 
 const [EEXIST, ENODEV, ENOENT, EINVAL, ENOLINK] = [17, 19, 2, 22, 67];
 const TC_HOOK_BYTES = 24;
@@ -199,16 +200,19 @@ function filteredProgram(hook: Hook): string | undefined {
 	return result < 0 ? undefined : programName(options.prog_id);
 }
 
-export function foreignFilters(ifindex: number): string[] {
+function foreignFilters(ifindex: number): Filter[] {
 	const rtnetlink = Rtnetlink.open();
 	try {
 		return [CLSACT_PARENT.ingress, CLSACT_PARENT.egress]
 			.flatMap((parent) => rtnetlink.filters(ifindex, parent))
-			.filter(({ priority, handle }) => !(priority === FILTER_PRIORITY && handle === FILTER_HANDLE))
-			.map(({ kind, bpfName }) => bpfName ?? kind);
+			.filter((filter) => !isOwnFilter(filter));
 	} finally {
 		rtnetlink.close();
 	}
+}
+
+export function isOwnFilter({ priority, handle }: Filter): boolean {
+	return priority === FILTER_PRIORITY && handle === FILTER_HANDLE;
 }
 
 /** bpf_link_info of a tcx link; the device of a link whose device is gone is 0. */

@@ -1,0 +1,154 @@
+// The agent's HTTP/JSON API on its unix socket. Paths and bodies: api.ts.
+import { chmodSync, rmSync } from "node:fs";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { z } from "zod";
+import { type Ipv4, parseIpv4 } from "../net/ipv4.js";
+import type { FlowList, FlushResult, PauseRequest, Status } from "./api.js";
+import { agentRequest } from "./client.js";
+
+/** What the server may ask of the agent. */
+export interface Handlers {
+	ready(): boolean;
+	status(): Promise<Status>;
+	flows(query: { pod?: Ipv4; peer?: Ipv4; limit: number }): Promise<FlowList>;
+	flush(what: { pod: Ipv4 } | { host: Ipv4 } | { all: true }): FlushResult;
+	pause(request: PauseRequest): { learning: boolean; using: boolean };
+	resume(request: PauseRequest): { learning: boolean; using: boolean };
+	/** Detaches everything; the agent ends after the answer. */
+	detach(): { removed: string[] };
+}
+
+const BODY_LIMIT_BYTES = 65_536;
+const FLOWS_DEFAULT = 100;
+const FLOWS_LIMIT = 100_000;
+
+/** The request is wrong: an HTTP status and a stable code. */
+class Refusal extends Error {
+	readonly status: number;
+	readonly code: string;
+
+	constructor(status: number, code: string, message: string) {
+		super(message);
+		this.status = status;
+		this.code = code;
+	}
+}
+
+const address = z.string().transform((text, context) => {
+	try {
+		return parseIpv4(text);
+	} catch (error) {
+		context.addIssue({ code: "custom", message: (error as Error).message });
+		return z.NEVER;
+	}
+});
+const flushSchema = z
+	.strictObject({ pod: address.optional(), host: address.optional(), all: z.literal(true).optional() })
+	.refine((body) => Object.values(body).filter((value) => value !== undefined).length === 1, {
+		message: 'Expected exactly one of "pod", "host", "all"',
+	});
+const pauseSchema = z.strictObject({ learning: z.boolean().optional(), using: z.boolean().optional() });
+const flowsSchema = z.strictObject({
+	pod: address.optional(),
+	peer: address.optional(),
+	limit: z.coerce.number().int().min(0).max(FLOWS_LIMIT).default(FLOWS_DEFAULT),
+});
+
+type Route = (handlers: Handlers, input: unknown) => unknown;
+
+const ROUTES: Record<string, Partial<Record<"GET" | "POST", Route>>> = {
+	"/v1/status": { GET: (handlers) => handlers.status() },
+	"/v1/flows": { GET: (handlers, input) => handlers.flows(withoutUndefined(check(flowsSchema, input))) },
+	"/v1/flush": {
+		POST: (handlers, input) => handlers.flush(check(flushSchema, input) as Parameters<Handlers["flush"]>[0]),
+	},
+	"/v1/pause": { POST: (handlers, input) => handlers.pause(withoutUndefined(check(pauseSchema, input))) },
+	"/v1/resume": { POST: (handlers, input) => handlers.resume(withoutUndefined(check(pauseSchema, input))) },
+	"/v1/detach": { POST: (handlers) => handlers.detach() },
+};
+
+/** Whether an agent answers there: its pid. */
+export async function runningAgent(socket: string): Promise<number | undefined> {
+	try {
+		return (await agentRequest<Status>(socket, "GET", "/v1/status")).agent.pid ?? 0;
+	} catch {
+		return undefined;
+	}
+}
+
+/**
+ * Serves until `signal`. A socket file that nobody answers at is replaced; that nobody does, the caller has made sure of.
+ * The socket is for root and its group: 0660.
+ */
+export async function serve(options: { socket: string; handlers: Handlers; signal: AbortSignal }): Promise<void> {
+	const { socket, handlers, signal } = options;
+	const server = createServer((request, response) => {
+		void answer(request, response, handlers);
+	});
+	rmSync(socket, { force: true });
+	// Nobody may connect in the moment before chmod.
+	const before = process.umask(0o777);
+	await new Promise<void>((resolve, reject) => {
+		server.once("error", reject);
+		server.listen(socket, resolve);
+	}).finally(() => process.umask(before));
+	chmodSync(socket, 0o660);
+	signal.addEventListener("abort", () => {
+		server.close();
+		server.closeAllConnections();
+		rmSync(socket, { force: true });
+	});
+}
+
+async function answer(request: IncomingMessage, response: ServerResponse, handlers: Handlers): Promise<void> {
+	const url = new URL(request.url ?? "/", "http://agent");
+	try {
+		if (url.pathname === "/livez" || url.pathname === "/readyz") {
+			const ok = url.pathname === "/livez" || handlers.ready();
+			response.writeHead(ok ? 200 : 503, { "content-type": "text/plain" }).end(ok ? "ok\n" : "not ready\n");
+			return;
+		}
+		const methods = ROUTES[url.pathname];
+		if (!methods) throw new Refusal(404, "not_found", `No such path: "${url.pathname}"`);
+		const route = methods[request.method as "GET" | "POST"];
+		if (!route)
+			throw new Refusal(405, "method_not_allowed", `"${url.pathname}" takes ${Object.keys(methods).join(", ")}`);
+		const input = request.method === "GET" ? Object.fromEntries(url.searchParams) : await readBody(request);
+		send(response, 200, await route(handlers, input));
+	} catch (error) {
+		const refusal = error instanceof Refusal ? error : undefined;
+		const message = error instanceof Error ? error.message : String(error);
+		send(response, refusal?.status ?? 500, { error: { code: refusal?.code ?? "failed", message } });
+	}
+}
+
+async function readBody(request: IncomingMessage): Promise<unknown> {
+	const chunks: Buffer[] = [];
+	let length = 0;
+	for await (const chunk of request as AsyncIterable<Buffer>) {
+		length += chunk.length;
+		if (length > BODY_LIMIT_BYTES)
+			throw new Refusal(413, "too_large", `The body is larger than ${BODY_LIMIT_BYTES} bytes`);
+		chunks.push(chunk);
+	}
+	try {
+		return length === 0 ? {} : JSON.parse(Buffer.concat(chunks).toString("utf8"));
+	} catch {
+		throw new Refusal(400, "bad_request", "The body is not JSON");
+	}
+}
+
+function check<T>(schema: z.ZodType<T>, input: unknown): T {
+	const { success, data, error } = schema.safeParse(input);
+	if (success) return data;
+	const problems = error.issues.map(({ path, message }) => (path.length > 0 ? `"${path.join(".")}": ${message}` : message));
+	throw new Refusal(400, "bad_request", problems.join("; "));
+}
+
+function withoutUndefined<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+	return Object.fromEntries(Object.entries(value).filter(([, item]) => item !== undefined)) as never;
+}
+
+function send(response: ServerResponse, status: number, body: unknown): void {
+	response.writeHead(status, { "content-type": "application/json" }).end(`${JSON.stringify(body)}\n`);
+}

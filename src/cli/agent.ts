@@ -1,0 +1,46 @@
+// oncache agent: runs in the network namespace it is started in, until it is told to end.
+import { Command } from "commander";
+import pino from "pino";
+import { runAgent } from "../agent/agent.js";
+import { type ConfigFlags, loadConfig } from "../agent/config.js";
+import type { CommandContext } from "./program.js";
+import { programVersion } from "./version.js";
+
+export function agentCommand({ signal }: CommandContext): Command {
+	return new Command("agent")
+		.description("accelerate this network namespace's overlay, and keep up with its changes")
+		.option("--config <file>", "configuration file, YAML (default: /etc/oncache/config.yaml, if there is one)")
+		.option("--socket <path>", "socket of its API (default: /run/oncache/agent.sock)")
+		.option("--bpffs <dir>", "pin directory (default: /sys/fs/bpf/oncache)")
+		.option("--log-level <level>", "trace, debug, info, warn or error (default: info)")
+		.option("--attach <way>", "auto, tcx or clsact (default: auto)")
+		.option("--mark-mode <mode>", "auto, metadata or dscp (default: auto)")
+		.option("--mark <bit>", "bit of skb->mark (default: 0x1000)")
+		.option("--max-staleness-ms <ms>", "how long a decision may be used unconfirmed (default: 2000)")
+		.option("--count-flows", "count packets per flow")
+		.option("--cache-filter <n>", "flows to remember, or auto: by memory (default: auto)")
+		.option("--cache-egress <n>", "remote hosts to remember (default: 4096)")
+		.option("--cache-ingress <n>", "local pods to remember (default: 1024)")
+		.option("--tunnels <names>", "tunnel devices, with commas, or auto (default: auto)")
+		.option("--exclude-interfaces <names>", "veths to leave alone; * and ? allowed")
+		.option("--check", "check the configuration and end")
+		.addHelpText(
+			"after",
+			`
+It needs no configuration. Ended by SIGTERM or Ctrl-C it leaves the fast path running; "oncache detach" removes it.
+
+Examples:
+  oncache agent
+  oncache agent --log-level debug --max-staleness-ms 500
+  nsenter --net=/run/netns/host1 oncache agent --socket /run/host1.sock --bpffs /sys/fs/bpf/host1`,
+		)
+		.action(async ({ config: file, check, ...flags }: ConfigFlags & { config?: string; check?: boolean }) => {
+			const config = loadConfig({ file, flags });
+			if (check) {
+				console.log("The configuration is right");
+				return;
+			}
+			const log = pino({ level: config.logLevel }, pino.destination({ dest: 2, sync: true }));
+			await runAgent({ config, version: programVersion(), log, signal });
+		});
+}

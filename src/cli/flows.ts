@@ -1,0 +1,57 @@
+// oncache flows: the filter cache, readable.
+import { Command } from "commander";
+import { getFlows } from "../agent/access.js";
+import type { FlowStatus, VerdictStatus } from "../agent/api.js";
+import { parseIpv4 } from "../net/ipv4.js";
+import { table } from "./output.js";
+import { countArgument, ipArgument, type PlaceOptions, printJson, withPlace } from "./place.js";
+
+const DEFAULT_LIMIT = 100;
+
+export function flowsCommand(): Command {
+	return withPlace(new Command("flows"))
+		.description("list the cached flows")
+		.option("--pod <ip>", "only of this local pod", ipArgument)
+		.option("--peer <ip>", "only with this remote pod", ipArgument)
+		.option("--limit <n>", "flows to show", countArgument, DEFAULT_LIMIT)
+		.option("--json", "machine-readable")
+		.addHelpText(
+			"after",
+			`
+A verdict is usable (with its age since the fallback last confirmed it), stale (too old: the next packet asks again),
+void (flushed, or its pod or host has changed) or none (that direction was never learned).
+
+Examples:
+  oncache flows --pod 10.244.1.2
+  oncache flows --limit 10 --json`,
+		)
+		.action(async ({ pod, peer, limit, ...options }: PlaceOptions & { pod?: string; peer?: string; limit: number }) => {
+			const query = { ...(pod && { pod: parseIpv4(pod) }), ...(peer && { peer: parseIpv4(peer) }), limit };
+			const text = new URLSearchParams({ ...(pod && { pod }), ...(peer && { peer }), limit: String(limit) });
+			const list = await getFlows(options, query, String(text));
+			if (options.json) printJson(list);
+			else {
+				console.log(
+					table(list.flows, [
+						{ title: "proto", text: (flow) => flow.protocol },
+						{ title: "local", text: ({ local }) => `${local.ip}:${local.port}` },
+						{ title: "remote", text: ({ remote }) => `${remote.ip}:${remote.port}` },
+						{ title: "veth", text: (flow) => flow.veth ?? "-" },
+						{ title: "host", text: (flow) => flow.host ?? "-" },
+						{ title: "egress", text: (flow) => verdict(flow.egress) },
+						{ title: "ingress", text: (flow) => verdict(flow.ingress) },
+						{ title: "packets", text: packets, align: "right" },
+					]),
+				);
+				console.log(`\n${list.flows.length} of ${list.total} flows`);
+			}
+		});
+}
+
+function verdict({ state, ageMs }: VerdictStatus): string {
+	return ageMs === null ? state : `${state} ${ageMs} ms`;
+}
+
+function packets({ packets }: FlowStatus): string {
+	return packets ? `${packets.egress} / ${packets.ingress}` : "-";
+}
