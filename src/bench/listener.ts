@@ -56,7 +56,7 @@ export class Listener {
 		while (!isListening(this.#sockets(protocol), ip, port, protocol)) {
 			signal.throwIfAborted();
 			const why = this.#hasEnded()
-				? `it ended: ${`${this.#stderr}${this.#stdout}`.trim().split("\n").slice(-3).join("; ")}`
+				? `it ended: ${await this.#lastWords()}`
 				: performance.now() > deadline
 					? `nobody listens at ${protocol} ${ip}:${port} after ${LISTEN_LIMIT_MS / 1000} s`
 					: undefined;
@@ -72,6 +72,11 @@ export class Listener {
 		} catch {
 			return ""; // it has just ended
 		}
+	}
+
+	async #lastWords(): Promise<string> {
+		await this.#closed;
+		return `${this.#stderr}${this.#stdout}`.trim().split("\n").slice(-3).join("; ");
 	}
 
 	#hasEnded(): boolean {

@@ -1,0 +1,56 @@
+// What can be measured, as a table. One line more here is one scenario more everywhere.
+import { connectRequestResponse } from "./connect.js";
+import { requestResponse } from "./request-response.js";
+import { stream } from "./stream.js";
+import type { Workload } from "./workload.js";
+import type { WorldName } from "./worlds.js";
+
+export interface Scenario {
+	name: string;
+	title: string;
+	workload: Workload;
+	/** "one": both ends share a CPU, which makes it a measure of work. */
+	cpus: "one" | "two";
+	worlds: readonly WorldName[];
+	/** "required": a run with too many packets on the fallback is not ONCache. "reported": it is the point of it. */
+	fastPath: "required" | "reported";
+	/** Connection tracking does not see its flows: acceleration is attached, and learns nothing. */
+	untracked: boolean;
+}
+
+const ALL: readonly WorldName[] = ["host", "overlay", "oncache"];
+const cached = { worlds: ALL, fastPath: "required", untracked: false } as const;
+const missing = { worlds: ["overlay", "oncache"], fastPath: "reported", untracked: true } as const;
+
+export const SCENARIOS: readonly Scenario[] = [
+	{ name: "tcp-rr", title: "TCP request/response", workload: requestResponse("tcp"), cpus: "one", ...cached },
+	{ name: "udp-rr", title: "UDP request/response", workload: requestResponse("udp"), cpus: "one", ...cached },
+	{ name: "tcp-stream", title: "TCP stream", workload: stream("tcp"), cpus: "two", ...cached },
+	{ name: "udp-stream", title: "UDP stream, 1400 bytes", workload: stream("udp"), cpus: "two", ...cached },
+	{
+		name: "tcp-crr",
+		title: "TCP connect, request, response, close",
+		workload: connectRequestResponse,
+		cpus: "one",
+		...cached,
+		fastPath: "reported",
+	},
+	{
+		name: "tcp-rr-miss",
+		title: "TCP request/response, all packets missing",
+		workload: requestResponse("tcp"),
+		cpus: "one",
+		...missing,
+	},
+	{
+		name: "udp-rr-miss",
+		title: "UDP request/response, all packets missing",
+		workload: requestResponse("udp"),
+		cpus: "one",
+		...missing,
+	},
+];
+
+/** Not traffic: what the agents themselves cost. */
+export const AGENT_SCENARIO = "agent";
+export const SCENARIO_NAMES: readonly string[] = [...SCENARIOS.map(({ name }) => name), AGENT_SCENARIO];
