@@ -20,7 +20,7 @@ const ARROWS: Record<string, string[]> = {
 /** Packages that reach outside JavaScript, and the places that may use them. */
 const RIMS: Record<string, RegExp> = {
 	koffi: /^src\/(datapath|kernel)\//,
-	"node:child_process": /^src\/(lab|bench)\/|^src\/kernel\/nft\.ts$/,
+	"node:child_process": /^src\/(lab|bench)\/|^src\/kernel\/(nft|ruleset)\.ts$/,
 	commander: /^src\/(cli\/|main\.ts$)/,
 };
 

@@ -40,7 +40,11 @@ export async function getStatus(place: Place, version: string): Promise<Status> 
 	});
 }
 
-export async function getFlows(place: Place, query: { pod?: Ipv4; peer?: Ipv4; limit: number }, text: string): Promise<FlowList> {
+export async function getFlows(
+	place: Place,
+	query: { pod?: Ipv4; peer?: Ipv4; limit: number },
+	text: string,
+): Promise<FlowList> {
 	return viaAgent<FlowList>(place, "GET", `/v1/flows?${text}`, undefined, () =>
 		withPinned(place, (datapath) => flowList(datapath, snapshotNow().links, false, query)),
 	);

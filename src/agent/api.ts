@@ -3,6 +3,8 @@ import type { Lesson, Reason } from "../datapath/layout.js";
 
 export const DEFAULT_SOCKET = "/run/oncache/agent.sock";
 export const DEFAULT_BPFFS = "/sys/fs/bpf/oncache";
+/** One bit of skb->mark that none of the usual users has. */
+export const DEFAULT_MARK = 0x1000;
 
 /** Counts by what happened: on the fast path, or on the fallback by reason (reasons with 0 are left out). */
 export interface Counts {

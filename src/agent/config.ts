@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
 import { z } from "zod";
-import { DEFAULT_BPFFS, DEFAULT_SOCKET } from "./api.js";
+import { DEFAULT_BPFFS, DEFAULT_MARK, DEFAULT_SOCKET } from "./api.js";
 import { problemOfMark } from "./mark.js";
 
 export const DEFAULT_CONFIG_FILE = "/etc/oncache/config.yaml";
@@ -38,7 +38,7 @@ export const DEFAULT_CONFIG: Config = {
 	logLevel: "info",
 	attach: "auto",
 	markMode: "auto",
-	mark: 0x1000,
+	mark: DEFAULT_MARK,
 	maxStalenessMs: 2000,
 	countFlows: false,
 	cache: { filter: "auto", egress: 4096, ingress: 1024 },

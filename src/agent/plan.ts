@@ -58,7 +58,10 @@ export function plan(desired: Desired, actual: Actual, kind: AttachKind): Action
 	];
 }
 
-function hooksOf(role: DeviceRole, ifindex: number): { ifindex: number; direction: HookDirection; program: ProgramName }[] {
+function hooksOf(
+	role: DeviceRole,
+	ifindex: number,
+): { ifindex: number; direction: HookDirection; program: ProgramName }[] {
 	// The init program (egress side) comes before the one that marks, so that every mark is taken off.
 	return (["egress", "ingress"] as const).map((direction) => ({ ifindex, direction, program: HOOKS[role][direction] }));
 }

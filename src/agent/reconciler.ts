@@ -41,7 +41,12 @@ export class Reconciler {
 	}
 
 	/** What the last round wanted, and what of it failed. */
-	get state(): Readonly<{ desired: Desired; snapshot: Snapshot | undefined; failures: string[]; blocked: string | undefined }> {
+	get state(): Readonly<{
+		desired: Desired;
+		snapshot: Snapshot | undefined;
+		failures: string[];
+		blocked: string | undefined;
+	}> {
 		return this.#state;
 	}
 

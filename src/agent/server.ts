@@ -141,7 +141,9 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
 function check<T>(schema: z.ZodType<T>, input: unknown): T {
 	const { success, data, error } = schema.safeParse(input);
 	if (success) return data;
-	const problems = error.issues.map(({ path, message }) => (path.length > 0 ? `"${path.join(".")}": ${message}` : message));
+	const problems = error.issues.map(({ path, message }) =>
+		path.length > 0 ? `"${path.join(".")}": ${message}` : message,
+	);
 	throw new Refusal(400, "bad_request", problems.join("; "));
 }
 

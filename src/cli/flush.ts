@@ -15,10 +15,14 @@ export function flushCommand(): Command {
 		.addHelpText("after", "\nExamples:\n  oncache flush --all\n  oncache flush --pod 10.244.1.2")
 		.action(async ({ pod, host, all, ...options }: PlaceOptions & FlushRequest) => {
 			const request: FlushRequest = { ...(pod && { pod }), ...(host && { host }), ...(all && { all }) };
-			if (Object.keys(request).length !== 1) throw new UsageError("Say what to flush: one of --pod IP, --host IP, --all");
+			if (Object.keys(request).length !== 1)
+				throw new UsageError("Say what to flush: one of --pod IP, --host IP, --all");
 			const result = await flush(options, request);
 			if (options.json) printJson(result);
 			else if (all) console.log("Flushed: every flow is judged again");
-			else console.log(`Flushed: ${result.pods + result.hosts} cached ${pod ? "pod" : "host"} entries and all their flows`);
+			else
+				console.log(
+					`Flushed: ${result.pods + result.hosts} cached ${pod ? "pod" : "host"} entries and all their flows`,
+				);
 		});
 }

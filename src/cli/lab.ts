@@ -25,7 +25,9 @@ export function labCommand({ signal }: CommandContext): Command {
 			usable(spec);
 			const had = readLab(spec.name);
 			const up = await labUp(spec, { signal });
-			console.log(had && isWhole(had) ? `Lab "${spec.name}" is up already` : `Lab "${spec.name}" is up: ${describe(spec)}`);
+			console.log(
+				had && isWhole(had) ? `Lab "${spec.name}" is up already` : `Lab "${spec.name}" is up: ${describe(spec)}`,
+			);
 			printLab(up);
 		});
 	lab
@@ -35,7 +37,8 @@ export function labCommand({ signal }: CommandContext): Command {
 		.option("--json", "machine-readable")
 		.action((options: { name: string; json?: boolean }) => {
 			const found = readLab(options.name);
-			if (options.json) console.log(JSON.stringify({ up: found !== undefined && isWhole(found), ...found }, null, "\t"));
+			if (options.json)
+				console.log(JSON.stringify({ up: found !== undefined && isWhole(found), ...found }, null, "\t"));
 			else if (!found) console.log(`Lab "${options.name}" is not up`);
 			else {
 				console.log(`Lab "${options.name}" is ${isWhole(found) ? "up" : "damaged"}: ${describe(found.spec)}`);
@@ -96,7 +99,9 @@ function find(lab: Lab, where: string): string {
 	const places = lab.hosts.flatMap((host) => [host, ...host.pods]);
 	const place = places.find(({ name }) => name === where);
 	if (!place)
-		throw new UsageError(`Lab "${lab.spec.name}" has no "${where}": it has ${places.map(({ name }) => name).join(", ")}`);
+		throw new UsageError(
+			`Lab "${lab.spec.name}" has no "${where}": it has ${places.map(({ name }) => name).join(", ")}`,
+		);
 	return place.netns;
 }
 

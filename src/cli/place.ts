@@ -1,5 +1,5 @@
 // The options by which a command finds one agent, and the values they share.
-import { InvalidArgumentError, type Command } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import type { Place } from "../agent/access.js";
 import { DEFAULT_BPFFS, DEFAULT_SOCKET } from "../agent/api.js";
 import { parseIpv4 } from "../net/ipv4.js";

@@ -10,7 +10,10 @@ export function statusCommand(): Command {
 	return withPlace(new Command("status"))
 		.description("show what is accelerated, how much, and why not the rest")
 		.option("--json", "machine-readable")
-		.addHelpText("after", "\nWorks with and without a running agent.\n\nExamples:\n  oncache status\n  oncache status --json")
+		.addHelpText(
+			"after",
+			"\nWorks with and without a running agent.\n\nExamples:\n  oncache status\n  oncache status --json",
+		)
 		.action(async (options: PlaceOptions) => {
 			const status = await getStatus(options, programVersion());
 			if (options.json) printJson(status);

@@ -1,6 +1,7 @@
 // What this kernel can do, found out by trying.
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { BpfError } from "./error.js";
 import { check, checkPointer, libbpf, loadObject, openObject } from "./libbpf.js";
 import { runProgram } from "./testrun.js";
 
@@ -17,6 +18,8 @@ export interface Features {
 	kfunc: Feature;
 	/** tcx links (Linux 6.6). */
 	tcx: Feature;
+	/** bpf_redirect_peer (Linux 5.10). */
+	redirectPeer: Feature;
 }
 
 const PROBES = fileURLToPath(new URL("../../../bpf/", import.meta.url));
@@ -27,7 +30,7 @@ const EINVAL = 22;
 const YES: Feature = { ok: true, why: "" };
 
 export function probeFeatures(): Features {
-	return { btf: probeBtf(), jit: probeJit(), kfunc: probeKfunc(), tcx: probeTcx() };
+	return { btf: probeBtf(), jit: probeJit(), kfunc: probeKfunc(), tcx: probeTcx(), redirectPeer: probePeer() };
 }
 
 function probeBtf(): Feature {
@@ -62,6 +65,17 @@ function probeTcx(): Feature {
 	return result === -ENODEV
 		? YES
 		: { ok: false, why: "The kernel has no tcx links (Linux 6.6); clsact is used instead" };
+}
+
+function probePeer(): Feature {
+	try {
+		withProgram("probe-peer.bpf.o", () => undefined);
+		return YES;
+	} catch (error) {
+		if (error instanceof BpfError)
+			return { ok: false, why: "The kernel has no bpf_redirect_peer: use Linux 6.1 or later" };
+		throw error;
+	}
 }
 
 /** Loads an object with one program `probe`. */

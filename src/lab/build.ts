@@ -4,8 +4,13 @@ import { type Lab, type LabHost, macOf, POD_MTU, POD_NETWORK, UPLINK_MTU } from 
 
 /** Everything but the namespaces' files, which the kernel removes with them. */
 export async function build(lab: Lab, signal?: AbortSignal): Promise<void> {
-	const namespaces = [lab.fabric ?? [], lab.hosts.map((host) => [host.netns, host.pods.map((pod) => pod.netns)])].flat(3);
-	await ip(namespaces.map((netns) => `netns add ${nameOf(netns)}`), signal);
+	const namespaces = [lab.fabric ?? [], lab.hosts.map((host) => [host.netns, host.pods.map((pod) => pod.netns)])].flat(
+		3,
+	);
+	await ip(
+		namespaces.map((netns) => `netns add ${nameOf(netns)}`),
+		signal,
+	);
 	await Promise.all(namespaces.map((netns) => run(inNetns(netns, ["sysctl", "-qw", ...COMMON_SYSCTLS]), { signal })));
 	await ip(wires(lab), signal);
 	await ip(lab.hosts.flatMap(podWires), signal);

@@ -1,10 +1,10 @@
 // A lab's life: up, found again, down. Everything it makes carries its prefix and is removed by it alone.
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { stopRecordedAgents, ONCACHE } from "./agent.js";
+import { ONCACHE, stopRecordedAgents } from "./agent.js";
 import { build, nameOf } from "./build.js";
 import { inNetns, run } from "./command.js";
-import { checkSpec, type Lab, labOf, type LabSpec, prefix, runDir } from "./topology.js";
+import { checkSpec, type Lab, type LabSpec, labOf, prefix, runDir } from "./topology.js";
 
 export interface LabOptions {
 	signal?: AbortSignal | undefined;
