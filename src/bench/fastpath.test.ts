@@ -4,7 +4,7 @@ import { bpfCost, fastShare, pathsBetween, sumPaths } from "./fastpath.js";
 
 test("sumPaths() adds hits and every reason for falling back", () => {
 	const counts = [
-		{ fast: 90, fallback: { FLOW_MISS: 3, SAMPLE: 2 } },
+		{ fast: 90, fallback: { flow_miss: 3, sample: 2 } },
 		{ fast: 4, fallback: {} },
 	];
 	assert.deepEqual(sumPaths(counts), { fast: 94, fallback: 5 });

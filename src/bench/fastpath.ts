@@ -1,5 +1,5 @@
 // What the agents and the kernel say about the packets of a run: which path they took, and what ours cost.
-import { type Counts, type Status } from "../agent/api.js";
+import type { Counts, Status } from "../agent/api.js";
 import { agentRequest } from "../agent/client.js";
 import { openRunTimeStats, type ProgramRuns, programRuns } from "../datapath/runtime.js";
 import { HOOKS, type ProgramName } from "../datapath/types.js";
@@ -33,12 +33,7 @@ export function fastShare({ fast, fallback }: PathCounts): number {
 	return fast / (fast + fallback);
 }
 
-const PROGRAMS: ProgramName[] = [
-	HOOKS.veth.ingress,
-	HOOKS.uplink.egress,
-	HOOKS.uplink.ingress,
-	HOOKS.veth.egress,
-];
+const PROGRAMS: ProgramName[] = [HOOKS.veth.ingress, HOOKS.uplink.egress, HOOKS.uplink.ingress, HOOKS.veth.egress];
 
 export interface BpfCost {
 	programs: Record<ProgramName, { runs: number; ns: number }>;

@@ -22,7 +22,9 @@ const VERSIONS: Record<string, readonly string[]> = {
 
 /** @throws BenchError when a tool is missing */
 export async function describeMachine(signal: AbortSignal): Promise<Machine> {
-	const tools = await Promise.all(Object.entries(VERSIONS).map(async ([tool, argv]) => [tool, await ask(argv, signal)]));
+	const tools = await Promise.all(
+		Object.entries(VERSIONS).map(async ([tool, argv]) => [tool, await ask(argv, signal)]),
+	);
 	return {
 		cpu: cpus()[0]?.model.trim() ?? "unknown",
 		cores: cpus().length,

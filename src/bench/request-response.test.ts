@@ -14,6 +14,9 @@ test("parseSockperf() counts answers in the valid duration, not in the warm-up",
 });
 
 test("parseSockperf() refuses a run without answers, with sockperf's words", () => {
-	assert.throws(() => parseSockperf("sockperf: No messages were received from the server."), /No messages were received/);
+	assert.throws(
+		() => parseSockperf("sockperf: No messages were received from the server."),
+		/No messages were received/,
+	);
 	assert.throws(() => parseSockperf(OUTPUT.replaceAll("ReceivedMessages=124000", "ReceivedMessages=0")), /Cannot read/);
 });

@@ -3,7 +3,7 @@ import { connectRequestResponse } from "./connect.js";
 import { requestResponse } from "./request-response.js";
 import { stream } from "./stream.js";
 import type { Workload } from "./workload.js";
-import type { WorldName } from "./worlds.js";
+import { WORLD_NAMES, type WorldName } from "./worlds.js";
 
 export interface Scenario {
 	name: string;
@@ -18,8 +18,7 @@ export interface Scenario {
 	untracked: boolean;
 }
 
-const ALL: readonly WorldName[] = ["host", "overlay", "oncache"];
-const cached = { worlds: ALL, fastPath: "required", untracked: false } as const;
+const cached = { worlds: WORLD_NAMES, fastPath: "required", untracked: false } as const;
 const missing = { worlds: ["overlay", "oncache"], fastPath: "reported", untracked: true } as const;
 
 export const SCENARIOS: readonly Scenario[] = [

@@ -5,10 +5,12 @@ import { inNetns, run } from "../lab/command.js";
 export const UNTRACKED_PORTS = { first: 30000, last: 30999 };
 
 /** Applies to what a host forwards until it is closed; safe to close twice. */
-export async function openUntracked(hosts: readonly string[], signal: AbortSignal): Promise<{ close(): Promise<void> }> {
+export async function openUntracked(
+	hosts: readonly string[],
+	signal: AbortSignal,
+): Promise<{ close(): Promise<void> }> {
 	const close = async (): Promise<void> => {
-		for (const netns of hosts)
-			for (const rule of RULES) await run(iptables(netns, "-D", rule), { anyCode: true });
+		for (const netns of hosts) for (const rule of RULES) await run(iptables(netns, "-D", rule), { anyCode: true });
 	};
 	try {
 		for (const netns of hosts) for (const rule of RULES) await run(iptables(netns, "-I", rule), { signal });

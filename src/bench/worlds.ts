@@ -1,11 +1,13 @@
 // The three worlds that are compared: the host network, a plain overlay, and an identical overlay with ONCache.
-import { labDown, labUp } from "../lab/lab.js";
+
 import { type LabAgent, startAgent } from "../lab/agent.js";
+import { labDown, labUp } from "../lab/lab.js";
 import { DEFAULT_SPEC, type Lab, type LabHost } from "../lab/topology.js";
 import { BenchError } from "./error.js";
 import type { Place } from "./workload.js";
 
-export type WorldName = "host" | "overlay" | "oncache";
+export const WORLD_NAMES = ["host", "overlay", "oncache"] as const;
+export type WorldName = (typeof WORLD_NAMES)[number];
 
 export interface WorldAgent {
 	host: string;
@@ -42,7 +44,7 @@ export interface WorldsOptions {
 
 /** Whatever fails, nothing is left behind. */
 export async function openWorlds({ name, agentConfig, signal, progress }: WorldsOptions): Promise<Worlds> {
-	const names = [`${name}-plain`, `${name}-oncache`] as const;
+	const names = [`${name}-off`, `${name}-on`] as const;
 	const agents: LabAgent[] = [];
 	const close = async (): Promise<void> => {
 		await Promise.all(agents.map((agent) => agent.stop()));

@@ -1,0 +1,92 @@
+// A measurement from beginning to end: worlds, scenarios, interleaved rounds, and what comes out.
+import type { AgentCost } from "./idle.js";
+import { measureIdle } from "./idle.js";
+import { openLock } from "./lock.js";
+import { chooseCpus, describeMachine, type Machine } from "./machine.js";
+import { measureScenario, type ScenarioResult } from "./measure.js";
+import { ping } from "./ping.js";
+import { AGENT_SCENARIO, SCENARIOS } from "./scenario.js";
+import { openWorlds, type WorldName, type Worlds } from "./worlds.js";
+
+export interface BenchOptions {
+	/** The labs are called after it. */
+	name: string;
+	/** Of SCENARIO_NAMES. */
+	scenarios: readonly string[];
+	rounds: number;
+	/** Per measurement. */
+	seconds: number;
+	/** Parallel flows of the streams. */
+	flows: number;
+	/** A configuration file for the agents. */
+	agentConfig?: string | undefined;
+}
+
+export interface BenchHooks {
+	signal: AbortSignal;
+	/** What is going on, for one line. */
+	progress: (text: string) => void;
+	onPing?: (meanMs: Record<WorldName, number>) => void;
+	onScenario?: (result: ScenarioResult) => void;
+	/** Everything is measured and still up. */
+	beforeClose?: (result: BenchResult, worlds: Worlds) => Promise<void>;
+}
+
+/** The raw data: every value of every round. */
+export interface BenchResult {
+	startedAt: string;
+	options: BenchOptions;
+	machine: Machine;
+	cpus: { one: number; two: [client: number, server: number] };
+	pingMs: Record<WorldName, number>;
+	scenarios: ScenarioResult[];
+	agents: AgentCost[] | null;
+}
+
+const IDLE_SECONDS = 10;
+
+/** Leaves nothing behind, whatever happens. */
+export async function runBench(options: BenchOptions, hooks: BenchHooks): Promise<BenchResult> {
+	const { signal, progress } = hooks;
+	const startedAt = new Date().toISOString();
+	const lock = openLock();
+	try {
+		const machine = await describeMachine(signal);
+		const worlds = await openWorlds({ ...options, signal, progress });
+		try {
+			const cpus = chooseCpus();
+			const pingMs = await pingAll(worlds, signal);
+			hooks.onPing?.(pingMs);
+			// First, while the agents have nothing to do.
+			const agents = options.scenarios.includes(AGENT_SCENARIO) ? await idle(worlds, hooks) : null;
+			const scenarios: ScenarioResult[] = [];
+			for (const scenario of SCENARIOS.filter(({ name }) => options.scenarios.includes(name))) {
+				const result = await measureScenario(scenario, worlds, { ...options, cpus, signal, progress });
+				scenarios.push(result);
+				hooks.onScenario?.(result);
+			}
+			const result = { startedAt, options, machine, cpus, pingMs, scenarios, agents };
+			await hooks.beforeClose?.(result, worlds);
+			return result;
+		} finally {
+			progress("removing the labs");
+			await worlds.close();
+		}
+	} catch (error) {
+		// Whatever failed because it was interrupted.
+		signal.throwIfAborted();
+		throw error;
+	} finally {
+		lock.close();
+	}
+}
+
+async function pingAll(worlds: Worlds, signal: AbortSignal): Promise<Record<WorldName, number>> {
+	const one = ({ client, server }: Worlds[WorldName]): Promise<number> => ping(client, server, signal);
+	return { host: await one(worlds.host), overlay: await one(worlds.overlay), oncache: await one(worlds.oncache) };
+}
+
+function idle(worlds: Worlds, { signal, progress }: BenchHooks): Promise<AgentCost[]> {
+	progress(`agents without traffic: ${IDLE_SECONDS} s`);
+	return measureIdle(worlds.oncache.agents, IDLE_SECONDS, signal);
+}

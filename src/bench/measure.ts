@@ -1,0 +1,145 @@
+// One scenario: all its worlds in every round, in rotating order, so that what drifts hits all alike.
+import { type BpfCost, countPaths, fastShare, measureBpf, type PathCounts, pathsBetween } from "./fastpath.js";
+import type { Scenario } from "./scenario.js";
+import { pairedRatio, type Ratio, type Summary, summarise } from "./statistics.js";
+import { openUntracked, UNTRACKED_PORTS } from "./untracked.js";
+import type { Measurement, Unit } from "./workload.js";
+import type { World, WorldName, Worlds } from "./worlds.js";
+
+export interface MeasureOptions {
+	rounds: number;
+	seconds: number;
+	flows: number;
+	cpus: { one: number; two: [client: number, server: number] };
+	signal: AbortSignal;
+	progress: (text: string) => void;
+}
+
+export interface WorldResult {
+	/** In the scenario's unit, one per round. */
+	values: number[];
+	summary: Summary;
+	/** null: not measured, or the world itself. */
+	toOverlay: Ratio | null;
+	toHost: Ratio | null;
+	/** Per round; null where no agent runs. */
+	paths: PathCounts[] | null;
+	/** Over all rounds. */
+	fastShare: number | null;
+}
+
+export interface ScenarioResult {
+	name: string;
+	title: string;
+	unit: Unit;
+	worlds: Partial<Record<WorldName, WorldResult>>;
+	/** False: too many packets of a round took the fallback, so these are not ONCache's numbers. */
+	isOncache: boolean;
+	/** From a pass of its own, in which the kernel counts. */
+	bpf: BpfCost;
+}
+
+/** Below it a run is not called ONCache. */
+export const FAST_SHARE_MIN = 0.95;
+
+export async function measureScenario(
+	scenario: Scenario,
+	worlds: Worlds,
+	options: MeasureOptions,
+): Promise<ScenarioResult> {
+	const untracked = scenario.untracked
+		? await openUntracked([...worlds.overlay.hosts, ...worlds.oncache.hosts], options.signal)
+		: undefined;
+	try {
+		const runs = await interleave(scenario, worlds, options);
+		options.progress(`${scenario.title}: counting what the programs take`);
+		const bpf = await measureBpf(worlds.oncache.agents, () => measureOnce(scenario, worlds.oncache, options));
+		return { ...summariseRuns(scenario, runs), bpf };
+	} finally {
+		await untracked?.close();
+	}
+}
+
+export interface WorldRun extends Measurement {
+	paths: PathCounts | null;
+}
+export type Runs = Partial<Record<WorldName, WorldRun[]>>;
+
+async function interleave(scenario: Scenario, worlds: Worlds, options: MeasureOptions): Promise<Runs> {
+	const runs: Runs = {};
+	for (let round = 0; round < options.rounds; round++)
+		for (const name of rotated(scenario.worlds, round)) {
+			options.progress(`${scenario.title}: round ${round + 1} of ${options.rounds}, ${TITLES[name]}`);
+			runs[name] = [...(runs[name] ?? []), await measureWithPaths(scenario, worlds[name], options)];
+		}
+	return runs;
+}
+
+export const TITLES: Record<WorldName, string> = { host: "host network", overlay: "overlay", oncache: "ONCache" };
+
+export function rotated<Item>(items: readonly Item[], by: number): Item[] {
+	const at = by % items.length;
+	return [...items.slice(at), ...items.slice(0, at)];
+}
+
+async function measureWithPaths(scenario: Scenario, world: World, options: MeasureOptions): Promise<WorldRun> {
+	if (world.agents.length === 0) return { ...(await measureOnce(scenario, world, options)), paths: null };
+	const before = await countPaths(world.agents);
+	const measurement = await measureOnce(scenario, world, options);
+	return { ...measurement, paths: pathsBetween(before, await countPaths(world.agents)) };
+}
+
+function measureOnce(scenario: Scenario, { client, server }: World, options: MeasureOptions): Promise<Measurement> {
+	const { one, two } = options.cpus;
+	const cpus = scenario.cpus === "one" ? { client: one, server: one } : { client: two[0], server: two[1] };
+	const port = nextPort(scenario.untracked);
+	return scenario.workload({ ...options, client, server, cpus, port });
+}
+
+const TRACKED_PORTS = { first: 20000, last: 29999 };
+let used = 0;
+
+function nextPort(untracked: boolean): number {
+	const { first, last } = untracked ? UNTRACKED_PORTS : TRACKED_PORTS;
+	return first + (used++ % (last - first + 1));
+}
+
+export function summariseRuns(scenario: Scenario, runs: Runs): Omit<ScenarioResult, "bpf"> {
+	const values = (name: WorldName): number[] | undefined => runs[name]?.map(({ value }) => value);
+	const worlds = Object.fromEntries(
+		scenario.worlds.map((name) => {
+			const own = values(name) ?? [];
+			const to = (base: WorldName): Ratio | null => {
+				const others = base === name ? undefined : values(base);
+				return others === undefined ? null : pairedRatio(own, others);
+			};
+			const paths = runs[name]?.flatMap((run) => run.paths ?? []) ?? [];
+			const hasPaths = paths.length > 0;
+			const result: WorldResult = {
+				values: own,
+				summary: summarise(own),
+				toOverlay: to("overlay"),
+				toHost: to("host"),
+				paths: hasPaths ? paths : null,
+				fastShare: hasPaths ? fastShare(total(paths)) : null,
+			};
+			return [name, result];
+		}),
+	) as ScenarioResult["worlds"];
+	return {
+		name: scenario.name,
+		title: scenario.title,
+		unit: Object.values(runs)[0]?.[0]?.unit as Unit,
+		worlds,
+		isOncache: scenario.fastPath === "reported" || isFast(worlds.oncache?.paths ?? []),
+	};
+}
+
+/** Every round of its own: a good one does not excuse a bad one. No packets at all is no proof. */
+function isFast(paths: readonly PathCounts[]): boolean {
+	return paths.length > 0 && paths.every((round) => fastShare(round) >= FAST_SHARE_MIN);
+}
+
+function total(paths: readonly PathCounts[]): PathCounts {
+	return paths.reduce((sum, { fast, fallback }) => ({ fast: sum.fast + fast, fallback: sum.fallback + fallback }));
+}

@@ -1,0 +1,91 @@
+// `oncache bench`: host network, plain overlay and ONCache, in interleaved rounds.
+import { writeFileSync } from "node:fs";
+import { Command, InvalidArgumentError } from "commander";
+import { type BenchResult, runBench } from "../bench/bench.js";
+import { SCENARIO_NAMES } from "../bench/scenario.js";
+import { agentsText, LEGEND, scenarioText } from "./bench-report.js";
+import { Failure } from "./errors.js";
+import { painter, progress } from "./output.js";
+import type { CommandContext } from "./program.js";
+import { programVersion } from "./version.js";
+
+interface Options {
+	scenarios: string[];
+	rounds: number;
+	seconds: number;
+	flows: number;
+	json?: string;
+	agentConfig?: string;
+}
+
+export function benchCommand({ signal }: CommandContext): Command {
+	return new Command("bench")
+		.description("measure host network, plain overlay and ONCache, in two labs of its own")
+		.option("--scenarios <names>", `some of ${SCENARIO_NAMES.join(",")}`, scenarioNames, [...SCENARIO_NAMES])
+		.option("--rounds <n>", "rounds, each with every world", from1to(1000), 5)
+		.option("--seconds <n>", "length of one measurement", from1to(3600), 2)
+		.option("--flows <n>", "parallel flows of the streams", from1to(128), 1)
+		.option("--agent-config <file>", "configuration file of the agents")
+		.option("--json <file>", "write the raw data of every round")
+		.addHelpText(
+			"after",
+			`
+Ends with exit code 1 when less than 95 % of the packets of a run took the fast path.
+
+Examples:
+  oncache bench
+  oncache bench --scenarios tcp-rr,udp-rr --rounds 9 --json result.json`,
+		)
+		.action(async (options: Options) => {
+			const paint = painter(process.stdout);
+			const line = progress();
+			const say = (text: string): void => {
+				line.done();
+				console.log(`${text}\n`);
+			};
+			const result = await runBench(
+				{ name: "bench", ...options },
+				{ signal, progress: line.update, onScenario: (scenario) => say(scenarioText(scenario, paint)) },
+			).finally(() => line.done());
+			if (result.agents !== null) say(agentsText(result.agents, paint));
+			console.log(LEGEND);
+			if (options.json !== undefined) writeRaw(options.json, result);
+			requireOncache(result);
+		});
+}
+
+export function from1to(high: number): (text: string) => number {
+	return (text) => {
+		const value = Number(text);
+		if (!/^\d+$/.test(text) || value < 1 || value > high)
+			throw new InvalidArgumentError(`Allowed: a whole number from 1 to ${high}.`);
+		return value;
+	};
+}
+
+function scenarioNames(text: string): string[] {
+	const names = text.split(",");
+	const unknown = names.find((name) => !SCENARIO_NAMES.includes(name));
+	if (unknown === undefined) return names;
+	throw new InvalidArgumentError(`Unknown scenario "${unknown}". Allowed: ${SCENARIO_NAMES.join(", ")}.`);
+}
+
+/** @throws Failure */
+export function writeRaw(file: string, result: BenchResult): void {
+	const raw = { oncache: programVersion(), commandLine: process.argv.slice(2), ...result };
+	try {
+		writeFileSync(file, `${JSON.stringify(raw, null, "\t")}\n`);
+	} catch (error) {
+		throw new Failure(`Cannot write "${file}": ${(error as Error).message}`);
+	}
+}
+
+/** @throws Failure when a run was not ONCache */
+export function requireOncache({ scenarios }: BenchResult): void {
+	const refused = scenarios.filter(({ isOncache }) => !isOncache).map(({ name }) => name);
+	if (refused.length > 0)
+		throw new Failure(
+			`Too few packets took the fast path in ${refused.join(", ")}: these are not ONCache's numbers; ` +
+				`"oncache status" on the hosts names the reasons, "oncache doctor" what the kernel lacks`,
+		);
+}
