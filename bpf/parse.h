@@ -165,7 +165,8 @@ static __always_inline enum reason parse_frame(struct __sk_buff *skb, enum direc
 	if (skb->vlan_present)
 		return REASON_VLAN;
 	if (ethertype(eth) != bpf_htons(ETH_P_IP))
-		return REASON_NOT_IPV4;
+		return ethertype(eth) == bpf_htons(ETH_P_8021Q) || ethertype(eth) == bpf_htons(ETH_P_8021AD) ?
+		       REASON_VLAN : REASON_NOT_IPV4;
 	return parse_ipv4(skb, sizeof(*eth), direction, pkt);
 }
 
