@@ -45,10 +45,13 @@ export const ECHO_ID = 777;
 /** Moves this process into a fresh network namespace; the first thing a test file does. */
 export function enterNetns(): void {
 	unshare(CLONE_NEWNET);
+	// Neighbour discovery would send packets of its own.
+	tool("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1");
 	tool("ip", "link", "set", "lo", "up");
 	tool("ip", "link", "add", "pod0", "mtu", "1450", "type", "veth", "peer", "name", "eth0");
 	tool("ip", "link", "add", "up0", "address", MAC.uplink, "type", "veth", "peer", "name", "wire");
 	tool("ip", "link", "set", "up0", "up");
+	tool("ip", "link", "set", "wire", "up");
 	tool("ip", "addr", "add", `${LOCAL_HOST}/24`, "dev", "up0");
 	tool("ip", "link", "add", "flannel.1", "address", MAC.tunnel, "mtu", "1450", "type", "vxlan", "id", String(VNI),
 		"local", LOCAL_HOST, "dev", "up0", "dstport", String(PORT), "nolearning", "noudpcsum"); // biome-ignore format: one command
