@@ -1,11 +1,11 @@
 // A measurement from beginning to end: worlds, scenarios, interleaved rounds, and what comes out.
-import type { AgentCost } from "./idle.js";
-import { measureIdle } from "./idle.js";
+import { BenchError } from "./error.js";
+import { type AgentCost, measureIdle } from "./idle.js";
 import { openLock } from "./lock.js";
 import { chooseCpus, describeMachine, type Machine } from "./machine.js";
 import { measureScenario, type ScenarioResult } from "./measure.js";
 import { ping } from "./ping.js";
-import { AGENT_SCENARIO, SCENARIOS } from "./scenario.js";
+import { AGENT_SCENARIO, SCENARIOS, type Scenario } from "./scenario.js";
 import { openWorlds, type WorldName, type Worlds } from "./worlds.js";
 
 export interface BenchOptions {
@@ -49,6 +49,8 @@ const IDLE_SECONDS = 10;
 export async function runBench(options: BenchOptions, hooks: BenchHooks): Promise<BenchResult> {
 	const { signal, progress } = hooks;
 	const startedAt = new Date().toISOString();
+	if (process.getuid?.() !== 0)
+		throw new BenchError("Cannot measure: network namespaces and eBPF programs need root; run it as root");
 	const lock = openLock();
 	try {
 		const machine = await describeMachine(signal);
@@ -57,14 +59,15 @@ export async function runBench(options: BenchOptions, hooks: BenchHooks): Promis
 			const cpus = chooseCpus();
 			const pingMs = await pingAll(worlds, signal);
 			hooks.onPing?.(pingMs);
-			// First, while the agents have nothing to do.
-			const agents = options.scenarios.includes(AGENT_SCENARIO) ? await idle(worlds, hooks) : null;
+			const chosen = SCENARIOS.filter(({ name }) => options.scenarios.includes(name));
+			const measure = { ...options, cpus, signal, progress: withShare(progress, runsOf(chosen, options.rounds)) };
 			const scenarios: ScenarioResult[] = [];
-			for (const scenario of SCENARIOS.filter(({ name }) => options.scenarios.includes(name))) {
-				const result = await measureScenario(scenario, worlds, { ...options, cpus, signal, progress });
+			for (const scenario of chosen) {
+				const result = await measureScenario(scenario, worlds, measure);
 				scenarios.push(result);
 				hooks.onScenario?.(result);
 			}
+			const agents = options.scenarios.includes(AGENT_SCENARIO) ? await idle(worlds, hooks) : null;
 			const result = { startedAt, options, machine, cpus, pingMs, scenarios, agents };
 			await hooks.beforeClose?.(result, worlds);
 			return result;
@@ -79,6 +82,17 @@ export async function runBench(options: BenchOptions, hooks: BenchHooks): Promis
 	} finally {
 		lock.close();
 	}
+}
+
+/** Each scenario counts BPF time in one more run. */
+function runsOf(scenarios: readonly Scenario[], rounds: number): number {
+	return scenarios.reduce((sum, { worlds }) => sum + worlds.length * rounds + 1, 0);
+}
+
+/** Says before each step how much is done. */
+function withShare(progress: BenchHooks["progress"], steps: number): BenchHooks["progress"] {
+	let done = 0;
+	return (text) => progress(`[${Math.floor((100 * done++) / steps)} %] ${text}`);
 }
 
 async function pingAll(worlds: Worlds, signal: AbortSignal): Promise<Record<WorldName, number>> {

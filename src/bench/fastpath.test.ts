@@ -1,19 +1,24 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bpfCost, fastShare, pathsBetween, sumPaths } from "./fastpath.js";
+import type { Counts } from "../agent/api.js";
+import { bpfCost, countsBetween, fastShare, sumCounts } from "./fastpath.js";
 
-test("sumPaths() adds hits and every reason for falling back", () => {
-	const counts = [
+test("sumCounts() adds hits and every reason for falling back", () => {
+	const counts: Counts[] = [
 		{ fast: 90, fallback: { flow_miss: 3, sample: 2 } },
-		{ fast: 4, fallback: {} },
+		{ fast: 4, fallback: { sample: 1 } },
 	];
-	assert.deepEqual(sumPaths(counts), { fast: 94, fallback: 5 });
+	assert.deepEqual(sumCounts(counts), { fast: 94, fallback: { flow_miss: 3, sample: 3 } });
 });
 
 test("fastShare() of a run is of the packets between two counts", () => {
-	const run = pathsBetween({ fast: 1000, fallback: 500 }, { fast: 1095, fallback: 505 });
+	const run = countsBetween(
+		{ fast: 1000, fallback: { flow_miss: 500 } },
+		{ fast: 1095, fallback: { flow_miss: 500, sample: 5 } },
+	);
+	assert.deepEqual(run, { fast: 95, fallback: { sample: 5 } });
 	assert.equal(fastShare(run), 0.95);
-	assert.equal(fastShare({ fast: 0, fallback: 0 }), Number.NaN);
+	assert.equal(fastShare({ fast: 0, fallback: {} }), Number.NaN);
 });
 
 test("bpfCost() is the time of the four programs on both hosts by packets that left a pod", () => {

@@ -1,36 +1,36 @@
 // What the agents and the kernel say about the packets of a run: which path they took, and what ours cost.
 import type { Counts, Status } from "../agent/api.js";
 import { agentRequest } from "../agent/client.js";
+import type { Reason } from "../datapath/layout.js";
 import { openRunTimeStats, type ProgramRuns, programRuns } from "../datapath/runtime.js";
 import { HOOKS, type ProgramName } from "../datapath/types.js";
 import type { WorldAgent } from "./worlds.js";
 
-/** Packets as the stack hands them over (a GSO packet counts once), both directions, all hosts. */
-export interface PathCounts {
-	fast: number;
-	fallback: number;
-}
-
-export async function countPaths(agents: readonly WorldAgent[]): Promise<PathCounts> {
+/** Packets of both directions of all hosts, as the stack hands them over: a GSO packet counts once. */
+export async function countPackets(agents: readonly WorldAgent[]): Promise<Counts> {
 	const statuses = await Promise.all(agents.map(({ socket }) => agentRequest<Status>(socket, "GET", "/v1/status")));
-	return sumPaths(statuses.flatMap(({ packets }) => [packets.egress, packets.ingress]));
+	return sumCounts(statuses.flatMap(({ packets }) => [packets.egress, packets.ingress]));
 }
 
-export function sumPaths(counts: readonly Counts[]): PathCounts {
-	const sum = (values: number[]): number => values.reduce((total, value) => total + value, 0);
-	return {
-		fast: sum(counts.map(({ fast }) => fast)),
-		fallback: sum(counts.flatMap(({ fallback }) => Object.values(fallback))),
-	};
+export function sumCounts(counts: readonly Counts[]): Counts {
+	return counts.reduce((sum, count) => combine(sum, count, 1), { fast: 0, fallback: {} });
 }
 
-export function pathsBetween(before: PathCounts, after: PathCounts): PathCounts {
-	return { fast: after.fast - before.fast, fallback: after.fallback - before.fallback };
+export function countsBetween(before: Counts, after: Counts): Counts {
+	return combine(after, before, -1);
+}
+
+function combine(a: Counts, b: Counts, sign: 1 | -1): Counts {
+	const reasons = Object.keys({ ...a.fallback, ...b.fallback }) as Reason[];
+	const pairs = reasons.map(
+		(reason) => [reason, (a.fallback[reason] ?? 0) + sign * (b.fallback[reason] ?? 0)] as const,
+	);
+	return { fast: a.fast + sign * b.fast, fallback: Object.fromEntries(pairs.filter(([, count]) => count !== 0)) };
 }
 
 /** NaN when there were no packets. */
-export function fastShare({ fast, fallback }: PathCounts): number {
-	return fast / (fast + fallback);
+export function fastShare({ fast, fallback }: Counts): number {
+	return fast / Object.values(fallback).reduce((sum, count) => sum + count, fast);
 }
 
 const PROGRAMS: ProgramName[] = [HOOKS.veth.ingress, HOOKS.uplink.egress, HOOKS.uplink.ingress, HOOKS.veth.egress];

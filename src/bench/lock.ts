@@ -1,13 +1,11 @@
 // One measurement at a time on a machine: two would disturb each other and share names.
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { BenchError } from "./error.js";
 
-const LOCK_FILE = "/run/oncache/bench.pid";
+const LOCK_FILE = "/run/oncache-bench.pid";
 
 /** @throws BenchError when another process measures */
 export function openLock(file: string = LOCK_FILE): { close(): void } {
-	mkdirSync(dirname(file), { recursive: true, mode: 0o755 });
 	const owner = ownerOf(file);
 	if (owner !== undefined)
 		throw new BenchError(`Cannot measure: process ${owner} is measuring already ("${file}"); wait for it, or end it`);

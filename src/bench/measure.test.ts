@@ -8,12 +8,12 @@ const unit = "messages/s";
 
 function runs(fast: number[]): Runs {
 	return {
-		host: [100, 200].map((value) => ({ value, unit, paths: null })),
-		overlay: [50, 80].map((value) => ({ value, unit, paths: null })),
+		host: [100, 200].map((value) => ({ value, unit, packets: null })),
+		overlay: [50, 80].map((value) => ({ value, unit, packets: null })),
 		oncache: [90, 180].map((value, round) => ({
 			value,
 			unit,
-			paths: { fast: fast[round] ?? 0, fallback: 100 - (fast[round] ?? 0) },
+			packets: { fast: fast[round] ?? 0, fallback: { flow_miss: 100 - (fast[round] ?? 0) } },
 		})),
 	};
 }
@@ -39,7 +39,7 @@ test("a run with one round under 95 % on the fast path is not called ONCache", (
 
 test("a run in which no packet was counted is not called ONCache", () => {
 	const silent = runs([0, 0]);
-	for (const run of silent.oncache ?? []) run.paths = { fast: 0, fallback: 0 };
+	for (const run of silent.oncache ?? []) run.packets = { fast: 0, fallback: {} };
 	assert.equal(summariseRuns(scenario, silent).isOncache, false);
 });
 

@@ -1,5 +1,6 @@
 // One scenario: all its worlds in every round, in rotating order, so that what drifts hits all alike.
-import { type BpfCost, countPaths, fastShare, measureBpf, type PathCounts, pathsBetween } from "./fastpath.js";
+import type { Counts } from "../agent/api.js";
+import { type BpfCost, countPackets, countsBetween, fastShare, measureBpf, sumCounts } from "./fastpath.js";
 import type { Scenario } from "./scenario.js";
 import { pairedRatio, type Ratio, type Summary, summarise } from "./statistics.js";
 import { openUntracked, UNTRACKED_PORTS } from "./untracked.js";
@@ -22,8 +23,8 @@ export interface WorldResult {
 	/** null: not measured, or the world itself. */
 	toOverlay: Ratio | null;
 	toHost: Ratio | null;
-	/** Per round; null where no agent runs. */
-	paths: PathCounts[] | null;
+	/** Fast path and fallback by reason, per round; null where no agent runs. */
+	packets: Counts[] | null;
 	/** Over all rounds. */
 	fastShare: number | null;
 }
@@ -61,7 +62,7 @@ export async function measureScenario(
 }
 
 export interface WorldRun extends Measurement {
-	paths: PathCounts | null;
+	packets: Counts | null;
 }
 export type Runs = Partial<Record<WorldName, WorldRun[]>>;
 
@@ -70,7 +71,7 @@ async function interleave(scenario: Scenario, worlds: Worlds, options: MeasureOp
 	for (let round = 0; round < options.rounds; round++)
 		for (const name of rotated(scenario.worlds, round)) {
 			options.progress(`${scenario.title}: round ${round + 1} of ${options.rounds}, ${TITLES[name]}`);
-			runs[name] = [...(runs[name] ?? []), await measureWithPaths(scenario, worlds[name], options)];
+			runs[name] = [...(runs[name] ?? []), await measureWithPackets(scenario, worlds[name], options)];
 		}
 	return runs;
 }
@@ -82,11 +83,11 @@ export function rotated<Item>(items: readonly Item[], by: number): Item[] {
 	return [...items.slice(at), ...items.slice(0, at)];
 }
 
-async function measureWithPaths(scenario: Scenario, world: World, options: MeasureOptions): Promise<WorldRun> {
-	if (world.agents.length === 0) return { ...(await measureOnce(scenario, world, options)), paths: null };
-	const before = await countPaths(world.agents);
+async function measureWithPackets(scenario: Scenario, world: World, options: MeasureOptions): Promise<WorldRun> {
+	if (world.agents.length === 0) return { ...(await measureOnce(scenario, world, options)), packets: null };
+	const before = await countPackets(world.agents);
 	const measurement = await measureOnce(scenario, world, options);
-	return { ...measurement, paths: pathsBetween(before, await countPaths(world.agents)) };
+	return { ...measurement, packets: countsBetween(before, await countPackets(world.agents)) };
 }
 
 function measureOnce(scenario: Scenario, { client, server }: World, options: MeasureOptions): Promise<Measurement> {
@@ -113,15 +114,15 @@ export function summariseRuns(scenario: Scenario, runs: Runs): Omit<ScenarioResu
 				const others = base === name ? undefined : values(base);
 				return others === undefined ? null : pairedRatio(own, others);
 			};
-			const paths = runs[name]?.flatMap((run) => run.paths ?? []) ?? [];
-			const hasPaths = paths.length > 0;
+			const packets = runs[name]?.flatMap((run) => run.packets ?? []) ?? [];
+			const hasPackets = packets.length > 0;
 			const result: WorldResult = {
 				values: own,
 				summary: summarise(own),
 				toOverlay: to("overlay"),
 				toHost: to("host"),
-				paths: hasPaths ? paths : null,
-				fastShare: hasPaths ? fastShare(total(paths)) : null,
+				packets: hasPackets ? packets : null,
+				fastShare: hasPackets ? fastShare(sumCounts(packets)) : null,
 			};
 			return [name, result];
 		}),
@@ -131,15 +132,11 @@ export function summariseRuns(scenario: Scenario, runs: Runs): Omit<ScenarioResu
 		title: scenario.title,
 		unit: Object.values(runs)[0]?.[0]?.unit as Unit,
 		worlds,
-		isOncache: scenario.fastPath === "reported" || isFast(worlds.oncache?.paths ?? []),
+		isOncache: scenario.fastPath === "reported" || isFast(worlds.oncache?.packets ?? []),
 	};
 }
 
 /** Every round of its own: a good one does not excuse a bad one. No packets at all is no proof. */
-function isFast(paths: readonly PathCounts[]): boolean {
-	return paths.length > 0 && paths.every((round) => fastShare(round) >= FAST_SHARE_MIN);
-}
-
-function total(paths: readonly PathCounts[]): PathCounts {
-	return paths.reduce((sum, { fast, fallback }) => ({ fast: sum.fast + fast, fallback: sum.fallback + fallback }));
+function isFast(packets: readonly Counts[]): boolean {
+	return packets.length > 0 && packets.every((round) => fastShare(round) >= FAST_SHARE_MIN);
 }

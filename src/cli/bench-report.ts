@@ -1,5 +1,5 @@
 // How a measurement looks in the terminal: tables, bars, and what they mean. Text only.
-import type { BpfCost } from "../bench/fastpath.js";
+import { type BpfCost, fastShare, sumCounts } from "../bench/fastpath.js";
 import type { AgentCost } from "../bench/idle.js";
 import { FAST_SHARE_MIN, type ScenarioResult, TITLES, type WorldResult } from "../bench/measure.js";
 import type { Ratio } from "../bench/statistics.js";
@@ -18,6 +18,7 @@ import {
 } from "./output.js";
 
 const BAR_WIDTH = 40;
+const ROUNDS_FOR_INTERVAL = 3;
 const COLOURS = { host: "dim", overlay: "yellow", oncache: "green" } as const satisfies Record<WorldName, string>;
 
 type Row = [name: WorldName, world: WorldResult];
@@ -39,8 +40,10 @@ export function scenarioText(result: ScenarioResult, paint: Paint): string {
 				align: "right",
 			},
 		]),
-		...(result.worlds.oncache === undefined ? [] : [bpfText(result.bpf)]),
+		bpfText(result.bpf),
 	];
+	const fallback = fallbackText(result);
+	if (fallback !== undefined) lines.push(fallback);
 	if (!result.isOncache) lines.push(paint("red", refusal(result)));
 	return lines.join("\n");
 }
@@ -54,11 +57,25 @@ function worldTitle(name: WorldName, { isOncache }: ScenarioResult): string {
 }
 
 function refusal({ worlds }: ScenarioResult): string {
-	const share = worlds.oncache?.fastShare ?? Number.NaN;
-	return (
-		`Not ONCache: only ${formatShare(share)} of the packets took the fast path, or less than ` +
-		`${formatShare(FAST_SHARE_MIN)} in one of the rounds`
-	);
+	const shares = (worlds.oncache?.packets ?? []).map(fastShare);
+	const worst = shares.some(Number.isNaN)
+		? "no packet was counted"
+		: `${formatShare(Math.min(...shares))} of the packets`;
+	return `Not ONCache: on the fast path in the worst round: ${worst}; at least ${formatShare(FAST_SHARE_MIN)} are needed`;
+}
+
+const REASONS_SHOWN = 5;
+/** Below it the reader wants to know why. */
+const EXPLAINED_SHARE = 0.99;
+
+/** Undefined when nearly all packets took the fast path. */
+function fallbackText({ worlds }: ScenarioResult): string | undefined {
+	const { fast, fallback } = sumCounts(worlds.oncache?.packets ?? []);
+	if (fastShare({ fast, fallback }) >= EXPLAINED_SHARE) return undefined;
+	const total = Object.values(fallback).reduce((sum, count) => sum + count, fast);
+	const reasons = Object.entries(fallback).sort(([, a], [, b]) => b - a);
+	const shown = reasons.slice(0, REASONS_SHOWN).map(([reason, count]) => `${reason} ${formatShare(count / total)}`);
+	return `Fallback, by reason: ${shown.join(", ") || "no packet was counted"}`;
 }
 
 function bpfText({ programs, nsPerPacket }: BpfCost): string {
@@ -72,6 +89,7 @@ function bpfText({ programs, nsPerPacket }: BpfCost): string {
 
 function formatInterval(ratio: Ratio | null): string {
 	if (ratio === null) return "";
+	if (ratio.rounds.length < ROUNDS_FOR_INTERVAL) return formatRatio(ratio.median);
 	return `${formatRatio(ratio.median)} (${ratio.low.toFixed(2)}-${ratio.high.toFixed(2)})`;
 }
 
@@ -120,9 +138,8 @@ export function meaning(results: readonly ScenarioResult[]): string {
 	const shares = ours.flatMap(({ toHost }) => toHost?.median ?? []);
 	if (gains.length === 0 || shares.length === 0) return "Nothing was compared.";
 	const [least, most] = [Math.min(...gains), Math.max(...gains)];
-	const verb = least >= 1 ? "carries" : "carried";
 	return (
-		`With ONCache the same overlay ${verb} ${formatRatio(least)} to ${formatRatio(most)} of what it carries alone, and ` +
+		`With ONCache the same overlay carries ${formatRatio(least)} to ${formatRatio(most)} what it carries alone, and ` +
 		`reaches ${formatShare(Math.min(...shares))} to ${formatShare(Math.max(...shares))} of the network without any overlay.`
 	);
 }

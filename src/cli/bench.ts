@@ -36,7 +36,7 @@ Examples:
   oncache bench
   oncache bench --scenarios tcp-rr,udp-rr --rounds 9 --json result.json`,
 		)
-		.action(async (options: Options) => {
+		.action(async ({ scenarios, rounds, seconds, flows, agentConfig, json }: Options) => {
 			const paint = painter(process.stdout);
 			const line = progress();
 			const say = (text: string): void => {
@@ -44,12 +44,12 @@ Examples:
 				console.log(`${text}\n`);
 			};
 			const result = await runBench(
-				{ name: "bench", ...options },
+				{ name: "bench", scenarios, rounds, seconds, flows, agentConfig },
 				{ signal, progress: line.update, onScenario: (scenario) => say(scenarioText(scenario, paint)) },
 			).finally(() => line.done());
 			if (result.agents !== null) say(agentsText(result.agents, paint));
 			console.log(LEGEND);
-			if (options.json !== undefined) writeRaw(options.json, result);
+			if (json !== undefined) writeRaw(json, result);
 			requireOncache(result);
 		});
 }
@@ -85,7 +85,7 @@ export function requireOncache({ scenarios }: BenchResult): void {
 	const refused = scenarios.filter(({ isOncache }) => !isOncache).map(({ name }) => name);
 	if (refused.length > 0)
 		throw new Failure(
-			`Too few packets took the fast path in ${refused.join(", ")}: these are not ONCache's numbers; ` +
-				`"oncache status" on the hosts names the reasons, "oncache doctor" what the kernel lacks`,
+			`Too few packets took the fast path in ${refused.join(", ")}, so these are not ONCache's numbers: ` +
+				`the reasons stand below the tables; "oncache doctor" says what this kernel lacks`,
 		);
 }
