@@ -1,6 +1,6 @@
 // `oncache bench`: host network, plain overlay and ONCache, in interleaved rounds.
 import { writeFileSync } from "node:fs";
-import { Command, InvalidArgumentError } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { type BenchResult, runBench } from "../bench/bench.js";
 import { SCENARIO_NAMES } from "../bench/scenario.js";
 import { agentsText, LEGEND, scenarioText } from "./bench-report.js";
@@ -21,7 +21,11 @@ interface Options {
 export function benchCommand({ signal }: CommandContext): Command {
 	return new Command("bench")
 		.description("measure host network, plain overlay and ONCache, in two labs of its own")
-		.option("--scenarios <names>", `some of ${SCENARIO_NAMES.join(",")}`, scenarioNames, [...SCENARIO_NAMES])
+		.addOption(
+			new Option("--scenarios <names>", `some of: ${SCENARIO_NAMES.join(", ")}; separated by commas`)
+				.argParser(scenarioNames)
+				.default([...SCENARIO_NAMES], "all"),
+		)
 		.option("--rounds <n>", "rounds, each with every world", from1to(1000), 5)
 		.option("--seconds <n>", "length of one measurement", from1to(3600), 2)
 		.option("--flows <n>", "parallel flows of the streams", from1to(128), 1)
@@ -48,7 +52,7 @@ Examples:
 				{ signal, progress: line.update, onScenario: (scenario) => say(scenarioText(scenario, paint)) },
 			).finally(() => line.done());
 			if (result.agents !== null) say(agentsText(result.agents, paint));
-			console.log(LEGEND);
+			if (result.scenarios.length > 0) console.log(LEGEND);
 			if (json !== undefined) writeRaw(json, result);
 			requireOncache(result);
 		});

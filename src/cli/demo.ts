@@ -90,8 +90,13 @@ function playText({ accelerated, oncache, overlay }: Worlds): string {
 			"stop using the cache, and go on",
 			`${onHost(program, "pause", ...agent)}; ${onHost(program, "resume", ...agent)}`,
 		],
-		["from pod to pod with ONCache", inNetns(oncache.client.netns, ["ping", "-c", "5", server.ip]).join(" ")],
-		["the same without", inNetns(overlay.client.netns, ["ping", "-c", "5", overlay.server.ip]).join(" ")],
+		["pod to pod with ONCache", inNetns(oncache.client.netns, ["ping", "-c", "5", server.ip]).join(" ")],
+		[
+			"a stream from pod to pod with ONCache",
+			`${inNetns(server.netns, ["iperf3", "-s", "-1", "-D"]).join(" ")}; sleep 1; ` +
+				inNetns(oncache.client.netns, ["iperf3", "-c", server.ip]).join(" "),
+		],
+		["pod to pod without ONCache", inNetns(overlay.client.netns, ["ping", "-c", "5", overlay.server.ip]).join(" ")],
 		["a shell in a pod", inNetns(oncache.client.netns, ["bash"]).join(" ")],
 		[
 			"the tunnel device hardly counts packets while a warm flow runs",
