@@ -31,6 +31,7 @@ const PACKAGES = {
 	ethtool: "offload settings",
 	"iputils-ping": "ping",
 	tcpdump: "looks at the wire",
+	python3: "raw frames in the tests",
 	iperf3: "stream traffic",
 	sockperf: "request/response traffic",
 	"nginx-light": "web server of the application benchmark",

@@ -1,8 +1,6 @@
 // oncache lab: two or more hosts with a real VXLAN overlay, as network namespaces on this machine.
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { Command } from "commander";
-import { inNetns, run } from "../lab/command.js";
+import { inNetns, runAttached } from "../lab/command.js";
 import { describe, isWhole, labDown, labUp, readLab } from "../lab/lab.js";
 import { checkSpec, DEFAULT_SPEC, type Lab, type LabSpec } from "../lab/topology.js";
 import { Failure, UsageError } from "./errors.js";
@@ -53,11 +51,8 @@ export function labCommand({ signal }: CommandContext): Command {
 		.option(...name)
 		.action(async (where: string, command: string[], options: { name: string }) => {
 			const netns = find(existing(options.name), where);
-			const [file = "", ...args] = inNetns(netns, command);
 			// Ctrl-C reaches the command itself, which shares the terminal.
-			const child = spawn(file, args, { stdio: "inherit" });
-			const [code, killedBy] = (await once(child, "exit")) as [number | null, string | null];
-			process.exitCode = code ?? (killedBy ? 128 : 1);
+			process.exitCode = await runAttached(inNetns(netns, command));
 		});
 	lab
 		.command("down")

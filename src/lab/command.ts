@@ -1,5 +1,7 @@
 // Runs the system's tools. The only place of the lab and the benchmark that starts processes and waits for them.
 import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { constants } from "node:os";
 
 export interface Finished {
 	stdout: string;
@@ -52,4 +54,12 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
 /** `argv` as it is to be run to happen in another network namespace. `ip netns exec` would hide /sys/fs/bpf. */
 export function inNetns(netns: string, argv: readonly string[]): string[] {
 	return ["nsenter", `--net=${netns}`, "--", ...argv];
+}
+
+/** Runs with this process's own input and output. @returns the exit code */
+export async function runAttached(argv: readonly string[]): Promise<number> {
+	const [file = "", ...args] = argv;
+	const child = spawn(file, args, { stdio: "inherit" });
+	const [code, killedBy] = (await once(child, "exit")) as [number | null, NodeJS.Signals | null];
+	return code ?? (killedBy ? 128 + constants.signals[killedBy] : 1);
 }

@@ -1,0 +1,101 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Filter, Link, Qdisc, VxlanInfo } from "../kernel/link.js";
+import type { Ipv4 } from "../net/ipv4.js";
+import type { MacAddress } from "../net/mac.js";
+import { CHOOSE_ALL, desiredState, tunnelEntries, vethEntries } from "./desired.js";
+import type { Snapshot } from "./snapshot.js";
+
+const VXLAN: VxlanInfo = {
+	vni: 1, port: 8472, link: 2, local: 0xc0a84d01 as Ipv4, portRange: { low: 0, high: 0 }, ttl: 0, ttlInherit: false,
+	tos: 0, df: "unset", udpChecksum: false, collectMetadata: false, extensions: false, ipv6: false,
+}; // biome-ignore format: a record
+
+function link(ifindex: number, name: string, more: Partial<Link> = {}): Link {
+	const none = { kind: undefined, master: undefined, link: undefined, linkNetnsid: undefined, vxlan: undefined };
+	return {
+		ifindex,
+		name,
+		mac: "0a:00:00:00:00:01" as MacAddress,
+		mtu: 1500,
+		up: true,
+		loopback: false,
+		...none,
+		...more,
+	};
+}
+
+const pod = (ifindex: number, name: string, more: Partial<Link> = {}): Link =>
+	link(ifindex, name, { kind: "veth", link: 2, linkNetnsid: ifindex, mtu: 1450, ...more });
+
+function snapshot(links: Link[], more: { qdiscs?: Qdisc[]; filters?: Filter[] } = {}): Snapshot {
+	const base = [link(2, "eth0"), link(5, "flannel.1", { kind: "vxlan", mtu: 1450, vxlan: VXLAN })];
+	return { links: [...base, ...links], addresses: [], routes: [], fdb: [], qdiscs: [], filters: [], ...more };
+}
+
+const qdisc = (ifindex: number, kind: string): Qdisc => ({ ifindex, kind, handle: 0, parent: 0xffffffff });
+const filter = (ifindex: number, parent: number): Filter => ({
+	ifindex, parent, kind: "u32", priority: 1, handle: 1, bpfName: undefined, bpfId: undefined,
+}); // biome-ignore format: a record
+
+test("desiredState() wants the tunnel, its uplink and every pod's veth", () => {
+	const desired = desiredState(snapshot([pod(7, "veth7")]), CHOOSE_ALL);
+	assert.deepEqual(desired.uplinks, [2]);
+	assert.deepEqual(
+		tunnelEntries(desired).map(({ ifindex, uplink, vni, mtu }) => [ifindex, uplink, vni, mtu]),
+		[[5, 2, 1, 1450]],
+	);
+	assert.deepEqual(vethEntries(desired), [{ ifindex: 7, shaped: false, mtu: 1450 }]);
+});
+
+test("a pod's MTU is no larger than its bridge's", () => {
+	const bridge = link(9, "cni0", { kind: "bridge", mtu: 1400 });
+	assert.equal(vethEntries(desiredState(snapshot([bridge, pod(7, "veth7", { master: 9 })]), CHOOSE_ALL))[0]?.mtu, 1400);
+});
+
+test("a veth with a rate limit on its egress is delivered through it", () => {
+	const shaped = (kind: string) =>
+		vethEntries(desiredState(snapshot([pod(7, "veth7")], { qdiscs: [qdisc(7, kind)] }), CHOOSE_ALL))[0]?.shaped;
+	assert.deepEqual(["tbf", "htb", "noqueue", "fq_codel", "clsact"].map(shaped), [true, true, false, false, false]);
+});
+
+test("a veth whose ingress others classify is left alone, with the reason", () => {
+	const [veth] = desiredState(snapshot([pod(7, "veth7")], { filters: [filter(7, 0xfffffff2)] }), CHOOSE_ALL).veths;
+	assert.equal(veth?.why, "A u32 classifier on its ingress must see every packet");
+});
+
+test("a classifier on a veth's egress is respected like a rate limit", () => {
+	const desired = desiredState(snapshot([pod(7, "veth7")], { filters: [filter(7, 0xfffffff3)] }), CHOOSE_ALL);
+	assert.equal(vethEntries(desired)[0]?.shaped, true);
+});
+
+test("excluded veths and devices that are down are not wanted", () => {
+	const choice = { tunnels: "auto", isExcluded: (name: string) => name === "veth7" } as const;
+	const desired = desiredState(snapshot([pod(7, "veth7"), pod(8, "veth8", { up: false })]), choice);
+	assert.deepEqual(
+		desired.veths.map(({ why, excluded }) => [why, excluded]),
+		[
+			["Excluded by the configuration", true],
+			["The device is down", false],
+		],
+	);
+	assert.deepEqual(vethEntries(desired), []);
+});
+
+test("only configured tunnels are wanted", () => {
+	const desired = desiredState(snapshot([]), { tunnels: ["vxlan.calico"], isExcluded: () => false });
+	assert.deepEqual(
+		desired.tunnels.map(({ why }) => why),
+		["Not among the configured tunnels"],
+	);
+	assert.deepEqual(desired.uplinks, []);
+});
+
+test("tunnels beyond the programs' table say so", () => {
+	const more = Array.from({ length: 9 }, (_, i) =>
+		link(20 + i, `vx${i}`, { kind: "vxlan", mtu: 1450, vxlan: { ...VXLAN, vni: 20 + i } }),
+	);
+	const desired = desiredState(snapshot(more), CHOOSE_ALL);
+	assert.equal(tunnelEntries(desired).length, 8);
+	assert.equal(desired.tunnels.filter(({ why }) => why === "More than 8 tunnel devices").length, 2);
+});

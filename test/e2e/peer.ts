@@ -1,0 +1,34 @@
+// The two ends of a UDP conversation, run inside pods: `peer.js echo PORT`, and `peer.js ask IP PORT SOURCE_PORT SIZE...`,
+// which sends a datagram of each size from one socket, waits for each echo, and prints how many came back right.
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+
+const ANSWER_MS = 1000;
+const [, , what, ...args] = process.argv;
+
+if (what === "echo") {
+	const socket = createSocket("udp4");
+	socket.on("message", (message, from) => socket.send(message, from.port, from.address));
+	socket.bind(Number(args[0]));
+	await once(socket, "listening");
+	console.log("listening");
+} else {
+	const [ip = "", port, sourcePort, ...sizes] = args;
+	const socket = createSocket("udp4");
+	socket.bind(Number(sourcePort));
+	await once(socket, "listening");
+	let right = 0;
+	for (const [round, size] of sizes.entries()) {
+		const sent = Buffer.alloc(Number(size), round + 1);
+		const answer = once(socket, "message", { signal: AbortSignal.timeout(ANSWER_MS) });
+		socket.send(sent, Number(port), ip);
+		try {
+			const [got] = (await answer) as [Buffer];
+			if (got.equals(sent)) right++;
+		} catch {
+			// no answer: not counted
+		}
+	}
+	console.log(String(right));
+	socket.close();
+}

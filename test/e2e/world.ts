@@ -1,0 +1,147 @@
+// What the end-to-end tests share: a lab with agents, and looks at it from the outside.
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { setTimeout } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import type { Status } from "../../src/agent/api.js";
+import { agentRequest } from "../../src/agent/client.js";
+import { addressOf, bpfSyscall } from "../../src/datapath/libbpf.js";
+import { type LabAgent, startAgent } from "../../src/lab/agent.js";
+import { inNetns, run } from "../../src/lab/command.js";
+import { labDown, labUp } from "../../src/lab/lab.js";
+import { DEFAULT_SPEC, type Lab, type LabHost, type LabPod } from "../../src/lab/topology.js";
+
+export interface TestLab {
+	lab: Lab;
+	h1: LabHost;
+	h2: LabHost;
+	p1: LabPod;
+	p2: LabPod;
+	agents: LabAgent[];
+	down(): Promise<void>;
+}
+
+/** Two hosts; agents with `args` unless undefined. */
+export async function upWithAgents(name: string, args: readonly string[] | undefined): Promise<TestLab> {
+	await labDown(name);
+	const lab = await labUp({ ...DEFAULT_SPEC, name });
+	const [h1, h2] = lab.hosts as [LabHost, LabHost];
+	const agents: LabAgent[] = [];
+	const down = async (): Promise<void> => {
+		for (const agent of agents) await agent.stop();
+		await labDown(name);
+	};
+	try {
+		if (args) for (const host of lab.hosts) agents.push(await startAgent(host, { args }));
+	} catch (error) {
+		await down();
+		throw error;
+	}
+	return { lab, h1, h2, p1: h1.pods[0] as LabPod, p2: h2.pods[0] as LabPod, agents, down };
+}
+
+export async function inside(place: { netns: string }, ...argv: string[]): Promise<string> {
+	return (await run(inNetns(place.netns, argv))).stdout;
+}
+
+export async function statusOf(host: LabHost): Promise<Status> {
+	return agentRequest<Status>(host.socket, "GET", "/v1/status");
+}
+
+/** Packets that the tunnel device itself has carried: what took the fallback, by the kernel's own count. */
+export async function tunnelPackets(host: LabHost): Promise<number> {
+	const { rx, tx } = await deviceCounters(host, host.tunnel);
+	return rx + tx;
+}
+
+export async function deviceCounters(place: { netns: string }, device: string): Promise<{ rx: number; tx: number }> {
+	const [link] = JSON.parse(await inside(place, "ip", "-s", "-j", "link", "show", device)) as [
+		{ stats64: { rx: { packets: number }; tx: { packets: number } } },
+	];
+	return { rx: link.stats64.rx.packets, tx: link.stats64.tx.packets };
+}
+
+/** Pings; the share of answers. */
+export async function ping(
+	from: LabPod,
+	to: LabPod,
+	...options: string[]
+): Promise<{ sent: number; received: number }> {
+	const { stdout } = await run(inNetns(from.netns, ["ping", "-n", ...options, to.ip]), { anyCode: true });
+	const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(stdout) ?? [];
+	return { sent: Number(sent), received: Number(received) };
+}
+
+/** Starts something that runs until the end of the test; resolves when it has said `sign`. */
+export async function background(place: { netns: string }, argv: string[], sign?: RegExp): Promise<ChildProcess> {
+	const [file = "", ...args] = inNetns(place.netns, argv);
+	const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe"] });
+	let said = "";
+	const saysIt = new Promise<void>((resolve) => {
+		for (const stream of [child.stdout, child.stderr])
+			stream.on("data", (text) => {
+				said += String(text);
+				if (sign?.test(said)) resolve();
+			});
+	});
+	if (sign)
+		await Promise.race([saysIt, setTimeout(5000).then(() => Promise.reject(new Error(`${argv[0]} said "${said}"`)))]);
+	return child;
+}
+
+export async function end(child: ChildProcess): Promise<void> {
+	if (child.exitCode !== null || child.signalCode !== null) return;
+	const exited = once(child, "exit");
+	child.kill("SIGTERM");
+	await exited;
+}
+
+export const PEER = fileURLToPath(new URL("./peer.js", import.meta.url));
+
+/** Awaits something that becomes true; what it waits for is the subject of the test, so the limit is generous. */
+export async function eventually(
+	what: string,
+	isSo: () => boolean | Promise<boolean>,
+	limitMs = 10_000,
+): Promise<void> {
+	const deadline = performance.now() + limitMs;
+	while (!(await isSo())) {
+		if (performance.now() > deadline) throw new Error(`Not within ${limitMs} ms: ${what}`);
+		await setTimeout(20);
+	}
+}
+
+const NEXT_ID = { programs: 11, maps: 12, links: 31 } as const;
+
+/** Every BPF object that the kernel has, by kind and id. */
+export function bpfObjects(): string[] {
+	return Object.entries(NEXT_ID).flatMap(([kind, command]) => {
+		const ids: string[] = [];
+		const attributes = Buffer.alloc(16);
+		addressOf(attributes);
+		while (bpfSyscall(command, attributes) === 0) {
+			const id = attributes.readUInt32LE(4);
+			ids.push(`${kind} ${id}`);
+			attributes.writeUInt32LE(id, 0);
+		}
+		return ids;
+	});
+}
+
+/** All that ONCache could leave in a host's network namespace. */
+export async function traces(host: LabHost): Promise<Record<string, string>> {
+	const links = JSON.parse(await inside(host, "ip", "-j", "link")) as { ifname: string }[];
+	const filters = links.map(async ({ ifname }) =>
+		(
+			await Promise.all(["ingress", "egress"].map((hook) => inside(host, "tc", "filter", "show", "dev", ifname, hook)))
+		).join(""),
+	);
+	return {
+		qdiscs: await inside(host, "tc", "qdisc", "show"),
+		filters: (await Promise.all(filters)).join(""),
+		ruleset: await inside(host, "nft", "-s", "list", "ruleset"),
+		sysctl: await inside(host, "sysctl", "net.netfilter.nf_conntrack_tcp_be_liberal"),
+		rules: await inside(host, "ip", "rule"),
+		routes: await inside(host, "ip", "route"),
+	};
+}
