@@ -47,4 +47,22 @@ static __always_inline void backoff_declined(const struct flow_key *key, enum di
 	backoff->at = now;
 }
 
+/* Nobody asks about a flow that is over, and at once about one that begins. */
+static __always_inline void backoff_reset(const struct flow_key *key, int is_over, nsec_t now)
+{
+	enum direction direction;
+
+#pragma unroll
+	for (direction = 0; direction < DIRECTION_MAX; direction++) {
+		__u32 tag = backoff_tag(key, direction);
+		struct backoff *backoff = backoff_get(tag);
+
+		if (!backoff || (!is_over && backoff->tag != tag))
+			continue;
+		backoff->tag = tag;
+		backoff->declined = is_over ? BACKOFF_FREE : 0;
+		backoff->at = now;
+	}
+}
+
 #endif

@@ -10,6 +10,7 @@
 
 #define IPS_SEEN_REPLY (1 << 1)		/* include/uapi/linux/netfilter/nf_conntrack_common.h */
 #define IPS_NAT (1 << 4 | 1 << 5)	/* IPS_SRC_NAT, IPS_DST_NAT */
+#define TCP_CONNTRACK_SYN_RECV 2
 #define TCP_CONNTRACK_ESTABLISHED 3	/* include/uapi/linux/netfilter/nf_conntrack_tcp.h */
 #define NETNS_OF_PACKET (-1)		/* BPF_F_CURRENT_NETNS */
 
@@ -46,8 +47,8 @@ void bpf_ct_release(struct nf_conn *ct) __weak __ksym;
 
 /*
  * Whether connection tracking has seen both directions of the packet's flow
- * and leaves its addresses alone. A TCP connection counts only in state
- * ESTABLISHED: one that is opening or closing stays with the fallback.
+ * and leaves its addresses alone. A TCP connection counts from its SYN-ACK
+ * until it begins to close: after that it stays with the fallback.
  *
  * The kfunc knows TCP and UDP only. For ICMP echo the two init hooks are the
  * evidence: each direction is learned when the fallback carried it, and
@@ -78,7 +79,8 @@ static __always_inline enum lesson conntrack_established(struct __sk_buff *skb, 
 	if (!ct)
 		return LESSON_NOT_ESTABLISHED;
 	if (!(ct->status & IPS_SEEN_REPLY) ||
-	    (key->proto == IPPROTO_TCP && ct->proto.tcp.state != TCP_CONNTRACK_ESTABLISHED))
+	    (key->proto == IPPROTO_TCP && ct->proto.tcp.state != TCP_CONNTRACK_SYN_RECV &&
+	     ct->proto.tcp.state != TCP_CONNTRACK_ESTABLISHED))
 		lesson = LESSON_NOT_ESTABLISHED;
 	else if (ct->status & IPS_NAT)
 		lesson = LESSON_NAT;

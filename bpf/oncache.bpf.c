@@ -51,11 +51,26 @@ static __always_inline int miss(struct __sk_buff *skb, const struct control *ctl
 	return pass(skb, direction, reason);
 }
 
-/* The first packet of a new connection, or the last of an old one: what is cached of it does not hold any more. */
-static __always_inline int forget(struct __sk_buff *skb, const struct packet *pkt, enum direction direction)
+/*
+ * A packet that opens or closes a TCP connection: connection tracking must see
+ * it. What is cached of the tuple does not hold for a new connection, and not
+ * any more for one that ends. A SYN-ACK teaches its direction, so that of a
+ * short connection the request and the answer are fast already.
+ */
+static __always_inline int tcp_control(struct __sk_buff *skb, const struct control *ctl, const struct packet *pkt,
+				       enum direction direction)
 {
-	bpf_map_delete_elem(&filter_cache, &pkt->key);
-	mark_is_foreign(pkt, bpf_ktime_get_coarse_ns());
+	__u32 offset = direction == DIRECTION_EGRESS ? ETH_HLEN : INNER_OFFSET;
+	nsec_t now = bpf_ktime_get_coarse_ns();
+	int is_foreign = mark_is_foreign(pkt, now);
+
+	if (is_syn_ack(pkt)) {
+		if (ctl->learning && !is_foreign)
+			mark_set(skb, ctl, pkt, direction, offset, filter_cache_get(&pkt->key) != NULL, now);
+	} else {
+		bpf_map_delete_elem(&filter_cache, &pkt->key);
+		backoff_reset(&pkt->key, pkt->tcp_flags & (TCP_FIN | TCP_RST), now);
+	}
 	return pass(skb, direction, REASON_TCP_FLAGS);
 }
 
@@ -146,7 +161,7 @@ int egress(struct __sk_buff *skb)
 		return pass(skb, direction, REASON_PAUSED);
 	reason = parse_frame(skb, direction, &pkt);
 	if (reason == REASON_TCP_FLAGS)
-		return forget(skb, &pkt, direction);
+		return tcp_control(skb, ctl, &pkt, direction);
 	if (!reason && pkt.head.ttl <= 1)
 		reason = REASON_TTL;
 	if (reason)
@@ -285,7 +300,7 @@ int egress_init(struct __sk_buff *skb)
 	}
 	if (marked == MARKED_FORGED) {
 		lesson = LESSON_FORGED;
-	} else if (!reason) {
+	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack(&pkt))) {
 		lesson = lesson_allowed(ctl, now);
 		if (!lesson)
 			lesson = established(skb, &pkt, direction, marked, now);
@@ -351,7 +366,7 @@ int ingress(struct __sk_buff *skb)
 		return pass(skb, direction, reason);
 	reason = parse_ipv4(skb, INNER_OFFSET, direction, &pkt);
 	if (reason == REASON_TCP_FLAGS)
-		return forget(skb, &pkt, direction);
+		return tcp_control(skb, ctl, &pkt, direction);
 	if (!reason && pkt.head.ttl <= 1)
 		reason = REASON_TTL;
 	if (reason)
@@ -458,7 +473,7 @@ int ingress_init(struct __sk_buff *skb)
 	}
 	if (marked == MARKED_FORGED) {
 		lesson = LESSON_FORGED;
-	} else if (!reason) {
+	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack(&pkt))) {
 		lesson = lesson_allowed(ctl, now);
 		if (!lesson)
 			lesson = established(skb, &pkt, direction, marked, now);

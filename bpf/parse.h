@@ -60,6 +60,7 @@ struct packet {
 		__u8 ttl, protocol;
 		__u16 check;
 	} head;
+	__u8 tcp_flags;
 	__u32 size;	/* of the largest IPv4 packet on the wire, bytes: a GSO packet's segments */
 };
 
@@ -111,7 +112,7 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 offse
 
 		if ((void *)(l4 + sizeof(struct tcphdr)) > end)
 			return REASON_TRUNCATED;
-		flags = l4[TCP_FLAGS_WORD + 1];
+		flags = pkt->tcp_flags = l4[TCP_FLAGS_WORD + 1];
 		l4_len = (l4[TCP_FLAGS_WORD] >> 4) * 4;
 		if (l4_len < sizeof(struct tcphdr) || sizeof(*ip) + l4_len > bpf_ntohs(ip->tot_len))
 			return REASON_TRUNCATED;
@@ -168,6 +169,12 @@ static __always_inline enum reason parse_frame(struct __sk_buff *skb, enum direc
 		return ethertype(eth) == bpf_htons(ETH_P_8021Q) || ethertype(eth) == bpf_htons(ETH_P_8021AD) ?
 		       REASON_VLAN : REASON_NOT_IPV4;
 	return parse_ipv4(skb, sizeof(*eth), direction, pkt);
+}
+
+/* The answer to a connection request: the first packet of a connection that connection tracking calls established. */
+static __always_inline int is_syn_ack(const struct packet *pkt)
+{
+	return (pkt->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) == (TCP_SYN | TCP_ACK);
 }
 
 /* The outer header if it is there in full, whatever it says. */

@@ -30,6 +30,8 @@ const flagCases: Case[] = [SYN, SYN | ACK, FIN | ACK, RST, RST | ACK, 0, PSH, UR
 		name: `TCP flags 0x${flags.toString(16)}`,
 		packet: fromPod(ipv4({ ...out, protocol: 6 }, tcp({ ...ports, flags }))),
 		reason: "tcp_flags",
+		// The one that opens a connection from the other side may teach.
+		isMarked: flags === (SYN | ACK),
 	}),
 );
 

@@ -151,6 +151,27 @@ describe("the init programs", () => {
 			assert.equal(world.run("egress", fromPod(inner("udp", "egress"))).mark, 0, "and nothing is marked");
 		}));
 
+	test("learn from a SYN-ACK, so that the first data of a connection is fast", () =>
+		inWorld({}, (world) => {
+			tool("conntrack", "-I", "-p", "tcp", "-s", POD, "-d", REMOTE, "--sport", "40003", "--dport", "80",
+				"--timeout", "60", "--status", "SEEN_REPLY", "--state", "SYN_RECV"); // biome-ignore format: one command
+			const synAck = ipv4(
+				{ source: REMOTE, destination: POD, protocol: 6, ttl: 62 },
+				tcp({ source: 80, destination: 40003, flags: 0x12 }),
+			);
+			const ack = ipv4(
+				{ source: POD, destination: REMOTE, protocol: 6, ttl: 63 },
+				tcp({ source: 40003, destination: 80 }),
+			);
+			world.run("ingress_init", toPod(synAck), { mark: MARK });
+			world.run("egress_init", outbound(ack), { mark: MARK });
+			const data = ipv4(
+				{ source: POD, destination: REMOTE, protocol: 6 },
+				tcp({ source: 40003, destination: 80 }, "GET /"),
+			);
+			assert.equal(world.run("egress", fromPod(data)).verdict, REDIRECT);
+		}));
+
 	test("key ICMP echo by who asks", () =>
 		inWorld({}, (world) => {
 			world.teach("icmp");
