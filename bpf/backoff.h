@@ -26,16 +26,16 @@ static __always_inline struct backoff *backoff_get(__u32 tag)
 }
 
 /* Whether this flow was declined lately. */
-static __always_inline int backoff_waits(const struct flow_key *key, enum direction direction, nsec_t now)
+static __always_inline int backoff_waits(const struct flow_key *key, enum direction direction, jiffies_t now)
 {
 	__u32 tag = backoff_tag(key, direction);
 	struct backoff *backoff = backoff_get(tag);
 
 	return backoff && backoff->tag == tag && backoff->declined >= BACKOFF_FREE &&
-	       now - backoff->at < settings.backoff_ns;
+	       now - backoff->at < settings.backoff;
 }
 
-static __always_inline void backoff_declined(const struct flow_key *key, enum direction direction, nsec_t now)
+static __always_inline void backoff_declined(const struct flow_key *key, enum direction direction, jiffies_t now)
 {
 	__u32 tag = backoff_tag(key, direction);
 	struct backoff *backoff = backoff_get(tag);
@@ -48,7 +48,7 @@ static __always_inline void backoff_declined(const struct flow_key *key, enum di
 }
 
 /* Nobody asks about a flow that is over, and at once about one that begins. */
-static __always_inline void backoff_reset(const struct flow_key *key, int is_over, nsec_t now)
+static __always_inline void backoff_reset(const struct flow_key *key, int is_over, jiffies_t now)
 {
 	enum direction direction;
 

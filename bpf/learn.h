@@ -18,18 +18,18 @@ static __always_inline __u32 hash32(__u32 value)
 /*
  * A slot is never rewritten while a reader may hold it: new content gets
  * another slot, the old one is retired (every reference to it dies with its
- * generation) and rests for RETIRE_NS before it is used again.
+ * generation) and rests for a second before it is used again.
  */
-static __always_inline void slot_retire(struct slot *slot, nsec_t now)
+static __always_inline void slot_retire(struct slot *slot, jiffies_t now)
 {
 	__sync_fetch_and_add(&slot->generation, 1);
 	slot->retired_at = now;
 	__sync_val_compare_and_swap(&slot->state, SLOT_LIVE, SLOT_RETIRED);
 }
 
-static __always_inline int slot_is_free(const struct slot *slot, nsec_t now)
+static __always_inline int slot_is_free(const struct slot *slot, jiffies_t now)
 {
-	return slot->state == SLOT_EMPTY || (slot->state == SLOT_RETIRED && now - slot->retired_at > RETIRE_NS);
+	return slot->state == SLOT_EMPTY || (slot->state == SLOT_RETIRED && now - slot->retired_at > settings.rest);
 }
 
 static __always_inline int slot_claim(struct slot *slot)
@@ -92,7 +92,7 @@ static __always_inline int host_same_content(const struct host *a, const struct 
 }
 
 /* The slot for this host, found or filled; 0 when there is no room among the slots its key may use. */
-static __noinline ref_t egress_cache_learn(struct host *want, nsec_t now)
+static __noinline ref_t egress_cache_learn(struct host *want, jiffies_t now)
 {
 	struct host *free = NULL, *host;
 	__u32 home, slot, free_slot = 0, i;
@@ -121,7 +121,7 @@ static __noinline ref_t egress_cache_learn(struct host *want, nsec_t now)
 }
 
 /* Likewise for a pod. */
-static __noinline ref_t ingress_cache_learn(struct pod *want, nsec_t now)
+static __noinline ref_t ingress_cache_learn(struct pod *want, jiffies_t now)
 {
 	struct pod *free = NULL, *pod;
 	__u32 home, slot, free_slot = 0, i;

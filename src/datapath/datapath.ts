@@ -4,6 +4,7 @@ import { closeSync, existsSync } from "node:fs";
 import type { Ipv4 } from "../net/ipv4.js";
 import { macBytes, readMac } from "../net/mac.js";
 import { type Attached, Attacher } from "./attach.js";
+import { jiffiesNow, jiffiesToMs, msToJiffies, readOffset } from "./clock.js";
 import { type FlowList, type FlowQuery, listFlows } from "./flows.js";
 import {
 	control,
@@ -45,8 +46,9 @@ const BACKOFF_MS = 100;
 const BACKOFF_SLOTS = 16384;
 const PENDING_ENTRIES = 65536;
 /** Longer than any packet is under way inside the host after the fallback decided about it. */
-const GUARD_NS = 20_000_000n;
-const NS_PER_MS = 1_000_000n;
+const GUARD_MS = 25;
+/** A retired slot is used again, and a mark of dscp mode forgotten, after so long. */
+const REST_MS = 1000;
 const NEVER_CHANGED = -1;
 
 export interface DirectionCounts {
@@ -98,9 +100,10 @@ export class Datapath {
 	static open(options: DatapathOptions): Datapath {
 		const { sizes } = options;
 		const settings = {
-			maxStalenessNs: BigInt(options.maxStalenessMs) * NS_PER_MS,
-			retryNs: BigInt(RETRY_MS) * NS_PER_MS,
-			backoffNs: BigInt(BACKOFF_MS) * NS_PER_MS,
+			maxStaleness: msToJiffies(options.maxStalenessMs),
+			retry: msToJiffies(RETRY_MS),
+			backoff: msToJiffies(BACKOFF_MS),
+			rest: msToJiffies(REST_MS),
 			mark: options.mark,
 			markMode: options.markMode === "dscp" ? MarkMode.DSCP : MarkMode.METADATA,
 			countFlows: options.countFlows ? 1 : 0,
@@ -122,7 +125,9 @@ export class Datapath {
 		});
 		const datapath = new Datapath(options.bpffs, object.maps, object.programs, object.reused);
 		if (!object.reused) datapath.#initialise(object.savedTcpBeLiberal ?? NEVER_CHANGED);
-		datapath.#control.view.setBigUint64(control.offset.maxStalenessNs, settings.maxStalenessNs, true);
+		const { view } = datapath.#control;
+		view.setBigUint64(control.offset.maxStaleness, settings.maxStaleness, true);
+		view.setBigInt64(control.offset.jiffiesOffset, readOffset(), true);
 		return datapath;
 	}
 
@@ -283,7 +288,7 @@ export class Datapath {
 	}
 
 	get maxStalenessMs(): number {
-		return Number(this.#control.view.getBigUint64(control.offset.maxStalenessNs, true) / NS_PER_MS);
+		return Math.round(jiffiesToMs(this.#control.view.getBigUint64(control.offset.maxStaleness, true) + 1n));
 	}
 
 	/** The sysctl's value before the agent changed it; undefined when it did not. */
@@ -337,7 +342,8 @@ export class Datapath {
 				egress: this.#egressCache,
 				ingress: this.#ingressCache,
 				epoch: this.#control.view.getUint32(control.offset.epoch, true),
-				maxStalenessMs: this.maxStalenessMs,
+				now: this.#now(),
+				maxStaleness: this.#control.view.getBigUint64(control.offset.maxStaleness, true),
 			},
 			query,
 		);
@@ -360,7 +366,8 @@ export class Datapath {
 
 	#initialise(savedTcpBeLiberal: number): void {
 		control.write(this.#control.view, 0, {
-			maxStalenessNs: 0n,
+			maxStaleness: 0n,
+			jiffiesOffset: 0n,
 			learnAfter: 0n,
 			contract: ONCACHE_CONTRACT,
 			epoch: 1,
@@ -372,10 +379,15 @@ export class Datapath {
 		});
 	}
 
+	/** Jiffies. */
+	#now(): bigint {
+		return jiffiesNow(this.#control.view.getBigInt64(control.offset.jiffiesOffset, true));
+	}
+
 	/** Nothing is learned for a while: the packets under way were decided about before. */
 	#guard(): bigint {
-		const now = process.hrtime.bigint();
-		this.#control.view.setBigUint64(control.offset.learnAfter, now + GUARD_NS, true);
+		const now = this.#now();
+		this.#control.view.setBigUint64(control.offset.learnAfter, now + msToJiffies(GUARD_MS), true);
 		return now;
 	}
 }

@@ -1,6 +1,7 @@
 // Lists the filter cache: decodes only what is asked for, and never holds the event loop for long.
 import { setImmediate } from "node:timers/promises";
 import { formatIpv4, type Ipv4 } from "../net/ipv4.js";
+import { jiffiesToMs } from "./clock.js";
 import { type Flow, flowKey, flow as flowLayout, type Host, type Pod, type Verdict } from "./layout.js";
 import type { BpfMap } from "./map.js";
 import type { SlotCache } from "./slots.js";
@@ -39,7 +40,9 @@ export interface FlowSources {
 	egress: SlotCache<Host>;
 	ingress: SlotCache<Pod>;
 	epoch: number;
-	maxStalenessMs: number;
+	/** Both in jiffies. */
+	now: bigint;
+	maxStaleness: bigint;
 }
 
 const PROTOCOLS: Record<number, ListedFlow["protocol"]> = { 1: "icmp", 6: "tcp", 17: "udp" };
@@ -83,8 +86,8 @@ function decode(sources: FlowSources, keys: DataView, keyAt: number, values: Dat
 
 function verdictState(verdict: Verdict, isReferenced: boolean, sources: FlowSources): VerdictState {
 	if (verdict.confirmedAt === 0n) return { state: "none", ageMs: null };
-	const ageMs = Math.max(0, Number(process.hrtime.bigint() - verdict.confirmedAt) / 1e6);
+	const age = sources.now > verdict.confirmedAt ? sources.now - verdict.confirmedAt : 0n;
 	const isCurrent = verdict.epoch === sources.epoch && isReferenced;
-	const state = !isCurrent ? "void" : ageMs > sources.maxStalenessMs ? "stale" : "usable";
-	return { state, ageMs: Math.round(ageMs) };
+	const state = !isCurrent ? "void" : age > sources.maxStaleness ? "stale" : "usable";
+	return { state, ageMs: Math.round(jiffiesToMs(age)) };
 }

@@ -49,6 +49,7 @@ const INTS: Record<string, Field> = {
 	"2": scalar("number", "Uint16($, true)", "Uint16($, #, true)"),
 	"4": scalar("number", "Uint32($, true)", "Uint32($, #, true)"),
 	"4s": scalar("number", "Int32($, true)", "Int32($, #, true)"),
+	"8s": scalar("bigint", "BigInt64($, true)", "BigInt64($, #, true)"),
 	"8": scalar("bigint", "BigUint64($, true)", "BigUint64($, #, true)"),
 };
 
@@ -57,7 +58,7 @@ function fieldOf(btf: Btf, id: number): Field {
 	if (type.kind === "typedef") return TYPEDEFS[type.name] ?? fieldOf(btf, type.type);
 	if (type.kind === "const" || type.kind === "volatile") return fieldOf(btf, type.type);
 	if (type.kind === "int") {
-		const field = INTS[`${type.size}${type.signed && type.size === 4 ? "s" : ""}`];
+		const field = INTS[`${type.size}${type.signed && type.size >= 4 ? "s" : ""}`];
 		if (field) return field;
 	}
 	if (type.kind === "struct")

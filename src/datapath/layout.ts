@@ -10,7 +10,6 @@ function bytesOf(view: DataView, at: number, length: number): Uint8Array {
 export const ONCACHE_CONTRACT = 1;
 export const TUNNELS_MAX = 8;
 export const SLOT_PROBES = 16;
-export const RETIRE_NS = 1000000000;
 export const TOS_MISS = 0x04;
 export const TOS_ESTABLISHED = 0x08;
 export const OUTER_LEN = 64;
@@ -19,7 +18,6 @@ export const TUNNEL_TTL_INHERIT = 0x2;
 export const TUNNEL_DF_INHERIT = 0x4;
 export const VETH_SHAPED = 0x1;
 export const BACKOFF_FREE = 4;
-export const PENDING_NS = 1000000000;
 
 /** By number: enum reason. */
 export const REASONS = ["fast", "paused", "not_ipv4", "vlan", "truncated", "ip_options", "fragment", "checksum", "ttl", "protocol", "tcp_flags", "outer", "vni", "flow_miss", "reverse", "stale", "sample", "host_miss", "pod_miss", "veth", "mac", "peer", "mtu", "refused", "backoff", "dscp", "drop"] as const;
@@ -261,7 +259,8 @@ export const veth = {
 };
 
 export interface Control {
-	maxStalenessNs: bigint;
+	maxStaleness: bigint;
+	jiffiesOffset: bigint;
 	learnAfter: bigint;
 	contract: number;
 	epoch: number;
@@ -273,36 +272,39 @@ export interface Control {
 }
 
 export const control = {
-	size: 296,
-	offset: { maxStalenessNs: 0, learnAfter: 8, contract: 16, epoch: 20, learning: 24, using: 28, tunnelCount: 32, savedTcpBeLiberal: 36, tunnels: 40 },
+	size: 304,
+	offset: { maxStaleness: 0, jiffiesOffset: 8, learnAfter: 16, contract: 24, epoch: 28, learning: 32, using: 36, tunnelCount: 40, savedTcpBeLiberal: 44, tunnels: 48 },
 	read: (view: DataView, at = 0): Control => ({
-		maxStalenessNs: view.getBigUint64(at, true),
-		learnAfter: view.getBigUint64(at + 8, true),
-		contract: view.getUint32(at + 16, true),
-		epoch: view.getUint32(at + 20, true),
-		learning: view.getUint32(at + 24, true),
-		using: view.getUint32(at + 28, true),
-		tunnelCount: view.getUint32(at + 32, true),
-		savedTcpBeLiberal: view.getInt32(at + 36, true),
-		tunnels: Array.from({ length: 8 }, (_, i) => tunnel.read(view, at + 40 + i * 32)),
+		maxStaleness: view.getBigUint64(at, true),
+		jiffiesOffset: view.getBigInt64(at + 8, true),
+		learnAfter: view.getBigUint64(at + 16, true),
+		contract: view.getUint32(at + 24, true),
+		epoch: view.getUint32(at + 28, true),
+		learning: view.getUint32(at + 32, true),
+		using: view.getUint32(at + 36, true),
+		tunnelCount: view.getUint32(at + 40, true),
+		savedTcpBeLiberal: view.getInt32(at + 44, true),
+		tunnels: Array.from({ length: 8 }, (_, i) => tunnel.read(view, at + 48 + i * 32)),
 	}),
 	write: (view: DataView, at: number, value: Control): void => {
-		view.setBigUint64(at, value.maxStalenessNs, true);
-		view.setBigUint64(at + 8, value.learnAfter, true);
-		view.setUint32(at + 16, value.contract, true);
-		view.setUint32(at + 20, value.epoch, true);
-		view.setUint32(at + 24, value.learning, true);
-		view.setUint32(at + 28, value.using, true);
-		view.setUint32(at + 32, value.tunnelCount, true);
-		view.setInt32(at + 36, value.savedTcpBeLiberal, true);
-		for (const [i, item] of value.tunnels.entries()) tunnel.write(view, at + 40 + i * 32, item);
+		view.setBigUint64(at, value.maxStaleness, true);
+		view.setBigInt64(at + 8, value.jiffiesOffset, true);
+		view.setBigUint64(at + 16, value.learnAfter, true);
+		view.setUint32(at + 24, value.contract, true);
+		view.setUint32(at + 28, value.epoch, true);
+		view.setUint32(at + 32, value.learning, true);
+		view.setUint32(at + 36, value.using, true);
+		view.setUint32(at + 40, value.tunnelCount, true);
+		view.setInt32(at + 44, value.savedTcpBeLiberal, true);
+		for (const [i, item] of value.tunnels.entries()) tunnel.write(view, at + 48 + i * 32, item);
 	},
 };
 
 export interface Settings {
-	maxStalenessNs: bigint;
-	retryNs: bigint;
-	backoffNs: bigint;
+	maxStaleness: bigint;
+	retry: bigint;
+	backoff: bigint;
+	rest: bigint;
 	mark: number;
 	markMode: number;
 	countFlows: number;
@@ -312,29 +314,31 @@ export interface Settings {
 }
 
 export const settings = {
-	size: 48,
-	offset: { maxStalenessNs: 0, retryNs: 8, backoffNs: 16, mark: 24, markMode: 28, countFlows: 32, egressSlots: 36, ingressSlots: 40, backoffSlots: 44 },
+	size: 56,
+	offset: { maxStaleness: 0, retry: 8, backoff: 16, rest: 24, mark: 32, markMode: 36, countFlows: 40, egressSlots: 44, ingressSlots: 48, backoffSlots: 52 },
 	read: (view: DataView, at = 0): Settings => ({
-		maxStalenessNs: view.getBigUint64(at, true),
-		retryNs: view.getBigUint64(at + 8, true),
-		backoffNs: view.getBigUint64(at + 16, true),
-		mark: view.getUint32(at + 24, true),
-		markMode: view.getUint32(at + 28, true),
-		countFlows: view.getUint32(at + 32, true),
-		egressSlots: view.getUint32(at + 36, true),
-		ingressSlots: view.getUint32(at + 40, true),
-		backoffSlots: view.getUint32(at + 44, true),
+		maxStaleness: view.getBigUint64(at, true),
+		retry: view.getBigUint64(at + 8, true),
+		backoff: view.getBigUint64(at + 16, true),
+		rest: view.getBigUint64(at + 24, true),
+		mark: view.getUint32(at + 32, true),
+		markMode: view.getUint32(at + 36, true),
+		countFlows: view.getUint32(at + 40, true),
+		egressSlots: view.getUint32(at + 44, true),
+		ingressSlots: view.getUint32(at + 48, true),
+		backoffSlots: view.getUint32(at + 52, true),
 	}),
 	write: (view: DataView, at: number, value: Settings): void => {
-		view.setBigUint64(at, value.maxStalenessNs, true);
-		view.setBigUint64(at + 8, value.retryNs, true);
-		view.setBigUint64(at + 16, value.backoffNs, true);
-		view.setUint32(at + 24, value.mark, true);
-		view.setUint32(at + 28, value.markMode, true);
-		view.setUint32(at + 32, value.countFlows, true);
-		view.setUint32(at + 36, value.egressSlots, true);
-		view.setUint32(at + 40, value.ingressSlots, true);
-		view.setUint32(at + 44, value.backoffSlots, true);
+		view.setBigUint64(at, value.maxStaleness, true);
+		view.setBigUint64(at + 8, value.retry, true);
+		view.setBigUint64(at + 16, value.backoff, true);
+		view.setBigUint64(at + 24, value.rest, true);
+		view.setUint32(at + 32, value.mark, true);
+		view.setUint32(at + 36, value.markMode, true);
+		view.setUint32(at + 40, value.countFlows, true);
+		view.setUint32(at + 44, value.egressSlots, true);
+		view.setUint32(at + 48, value.ingressSlots, true);
+		view.setUint32(at + 52, value.backoffSlots, true);
 	},
 };
 

@@ -106,6 +106,7 @@ const raw = {
 	vsnprintf: libc.func("int vsnprintf(_Out_ void *buf, size_t size, const char *fmt, void *ap)"),
 	mmap: libc.func("void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)"),
 	munmap: libc.func("int munmap(void *addr, size_t length)"),
+	clockGetres: libc.func("int clock_getres(int clock, void *resolution)"),
 	duplicate: libc.func("int fcntl(int fd, int command, int argument)"),
 	syscall: libc.func("int64_t syscall(int64_t n, int64_t cmd, void *attr, int64_t size)"),
 };
@@ -221,4 +222,14 @@ export function mapMemory(fd: number, length: number): { bytes: ArrayBuffer; unm
 	if (address === null || BigInt.asIntN(64, BigInt(address)) === -1n)
 		throw new BpfError("Cannot map a BPF array into memory", koffi.errno());
 	return { bytes: koffi.view(address, length), unmap: () => raw.munmap(address, length) };
+}
+
+const CLOCK_MONOTONIC_COARSE = 6;
+
+/** Length of the kernel's tick, ns. */
+export function tickNs(): bigint {
+	const resolution = Buffer.alloc(16);
+	if (raw.clockGetres(CLOCK_MONOTONIC_COARSE, resolution) !== 0)
+		throw new BpfError("Cannot ask for the length of the kernel's tick", koffi.errno());
+	return resolution.readBigInt64LE(0) * 1_000_000_000n + resolution.readBigInt64LE(8);
 }

@@ -43,7 +43,7 @@ export class SlotCache<T extends Host | Pod> extends MappedArray {
 		return BigInt(entry.slot.generation) === ref >> 32n ? entry : undefined;
 	}
 
-	/** Ends every live entry that matches: all flows that refer to it are void at once. @returns how many */
+	/** Ends every live entry that matches: all flows that refer to it are void at once. `now` in jiffies. @returns how many */
 	retire(matches: (entry: T) => boolean, now: bigint): number {
 		let retired = 0;
 		for (const { index, entry } of this.live()) {

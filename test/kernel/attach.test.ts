@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { after, describe, test } from "node:test";
 import { foreignTcxPrograms } from "../../src/datapath/attach.js";
 import { Datapath, destroy } from "../../src/datapath/datapath.js";
-import { ONCACHE_CONTRACT } from "../../src/datapath/layout.js";
+import { control, ONCACHE_CONTRACT } from "../../src/datapath/layout.js";
 import type { AttachKind, DatapathOptions } from "../../src/datapath/types.js";
 import { ensureBpffs } from "../../src/kernel/bpffs.js";
 import { Rtnetlink } from "../../src/kernel/rtnetlink.js";
@@ -173,7 +173,7 @@ describe("maps of an earlier agent", () => {
 	test("of another contract are never read", () => {
 		const first = open();
 		const { view } = first.maps.control;
-		view.setUint32(16, ONCACHE_CONTRACT + 1, true);
+		view.setUint32(control.offset.contract, ONCACHE_CONTRACT + 1, true);
 		first.close();
 		const second = open();
 		assert.equal(second.reused, false);

@@ -2,6 +2,7 @@
 // is asked to teach.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { control } from "../../src/datapath/layout.js";
 import type { TestContext } from "../../src/datapath/testrun.js";
 import { at, ethernet, icmp, ipv4, tcp, udp } from "./packet.js";
 import {
@@ -108,7 +109,7 @@ for (const [program, cases] of [["egress", EGRESS], ["ingress", INGRESS]] as con
 		for (const { name, packet, reason, isMarked = false, context = {} } of cases)
 			test(`${name} (${reason ?? "not counted"})`, () => {
 				world.datapath.flushAll();
-				world.datapath.maps.control.view.setBigUint64(8, 0n, true); // no guard time
+				world.datapath.maps.control.view.setBigUint64(control.offset.learnAfter, 0n, true); // no guard time
 				for (const l4 of ["tcp", "udp", "icmp"] as const) world.teach(l4);
 				const total = (): Record<string, number> => ({ ...world.datapath.counters().packets[program].fallback });
 				const earlier = total();

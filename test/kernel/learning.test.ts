@@ -265,7 +265,7 @@ describe("eviction", () => {
 					).length,
 					0,
 				);
-				await setTimeout(30); // the guard time is 20 ms
+				await setTimeout(40); // the guard time is 25 ms
 				world.teach("udp");
 				assert.deepEqual([warmEgress(world), warmIngress(world)], [REDIRECT, REDIRECT]);
 			}));
