@@ -14,7 +14,7 @@ static __always_inline __u16 csum_fold(__u64 sum)
 	return sum;
 }
 
-/* Sum of a 20-byte IPv4 header; folds to 0xffff when its checksum is right. */
+/* Sum of a 20-byte IPv4 header, at most 35 bits. */
 static __always_inline __u64 csum_ipv4(const void *header)
 {
 	const __u32 *word = header;
@@ -22,7 +22,18 @@ static __always_inline __u64 csum_ipv4(const void *header)
 	return (__u64)word[0] + word[1] + word[2] + word[3] + word[4];
 }
 
-/* Likewise on the stack, where only aligned access is allowed. */
+/* Whether a header's own checksum is right: the sum folds to 0xffff. Three steps do for 35 bits. */
+static __always_inline int csum_ipv4_ok(const void *header)
+{
+	__u64 sum = csum_ipv4(header);
+
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum == 0xffff;
+}
+
+/* The sum again, on the stack, where only aligned access is allowed. */
 static __always_inline __u64 csum_ipv4_stack(const void *header)
 {
 	const __u16 *word = header;

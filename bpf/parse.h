@@ -104,7 +104,7 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 offse
 		return REASON_FRAGMENT;
 	if (bpf_ntohs(ip->tot_len) + offset != skb->len)
 		return REASON_TRUNCATED;
-	if (csum_fold(csum_ipv4(ip)) != 0xffff)
+	if (!csum_ipv4_ok(ip))
 		return REASON_CHECKSUM;
 
 	if (ip->protocol == IPPROTO_TCP) {
@@ -216,7 +216,7 @@ static __always_inline enum reason outer_check(struct __sk_buff *skb, const stru
 	if (bpf_ntohs(ip->tot_len) + sizeof(struct ethhdr) != skb->len ||
 	    bpf_ntohs(outer->udp.len) + sizeof(*ip) != bpf_ntohs(ip->tot_len))
 		return REASON_TRUNCATED;
-	if (csum_fold(csum_ipv4(ip)) != 0xffff)
+	if (!csum_ipv4_ok(ip))
 		return REASON_CHECKSUM;
 	if (ethertype(&outer->inner_eth) != bpf_htons(ETH_P_IP))
 		return REASON_NOT_IPV4;

@@ -1,11 +1,12 @@
 // A measurement from beginning to end: worlds, scenarios, interleaved rounds, and what comes out.
 import { BenchError } from "./error.js";
+import { type GrowthPoint, measureGrowth } from "./growth.js";
 import { type AgentCost, measureIdle } from "./idle.js";
 import { openLock } from "./lock.js";
 import { chooseCpus, describeMachine, type Machine } from "./machine.js";
 import { measureScenario, type ScenarioResult } from "./measure.js";
 import { ping } from "./ping.js";
-import { AGENT_SCENARIO, SCENARIOS, type Scenario } from "./scenario.js";
+import { AGENT_SCENARIO, GROWTH_SCENARIO, SCENARIOS, type Scenario } from "./scenario.js";
 import { openWorlds, type WorldName, type Worlds } from "./worlds.js";
 
 export interface BenchOptions {
@@ -13,6 +14,7 @@ export interface BenchOptions {
 	name: string;
 	/** Of SCENARIO_NAMES. */
 	scenarios: readonly string[];
+	worlds: readonly WorldName[];
 	rounds: number;
 	/** Per measurement. */
 	seconds: number;
@@ -41,6 +43,7 @@ export interface BenchResult {
 	pingMs: Record<WorldName, number>;
 	scenarios: ScenarioResult[];
 	agents: AgentCost[] | null;
+	growth: GrowthPoint[] | null;
 }
 
 const IDLE_SECONDS = 10;
@@ -51,6 +54,13 @@ export async function runBench(options: BenchOptions, hooks: BenchHooks): Promis
 	const startedAt = new Date().toISOString();
 	if (process.getuid?.() !== 0)
 		throw new BenchError("Cannot measure: network namespaces and eBPF programs need root; run it as root");
+	const chosen = chosenScenarios(options);
+	const hasAgents = options.worlds.includes("oncache") && options.scenarios.includes(AGENT_SCENARIO);
+	const hasGrowth = options.scenarios.includes(GROWTH_SCENARIO);
+	if (chosen.length === 0 && !hasAgents && !hasGrowth)
+		throw new BenchError(
+			`Nothing to measure: none of the scenarios ${options.scenarios.join(", ")} is about ${options.worlds.join(", ")}`,
+		);
 	const lock = openLock();
 	try {
 		const machine = await describeMachine(signal);
@@ -59,7 +69,6 @@ export async function runBench(options: BenchOptions, hooks: BenchHooks): Promis
 			const cpus = chooseCpus();
 			const pingMs = await pingAll(worlds, signal);
 			hooks.onPing?.(pingMs);
-			const chosen = SCENARIOS.filter(({ name }) => options.scenarios.includes(name));
 			const measure = { ...options, cpus, signal, progress: withShare(progress, runsOf(chosen, options.rounds)) };
 			const scenarios: ScenarioResult[] = [];
 			for (const scenario of chosen) {
@@ -67,8 +76,9 @@ export async function runBench(options: BenchOptions, hooks: BenchHooks): Promis
 				scenarios.push(result);
 				hooks.onScenario?.(result);
 			}
-			const agents = options.scenarios.includes(AGENT_SCENARIO) ? await idle(worlds, hooks) : null;
-			const result = { startedAt, options, machine, cpus, pingMs, scenarios, agents };
+			const agents = hasAgents ? await idle(worlds, hooks) : null;
+			const growth = hasGrowth ? growthOf(options, hooks) : null;
+			const result = { startedAt, options, machine, cpus, pingMs, scenarios, agents, growth };
 			await hooks.beforeClose?.(result, worlds);
 			return result;
 		} finally {
@@ -82,6 +92,13 @@ export async function runBench(options: BenchOptions, hooks: BenchHooks): Promis
 	} finally {
 		lock.close();
 	}
+}
+
+/** Without the worlds that are not wanted, and those that have none left. */
+function chosenScenarios({ scenarios, worlds }: BenchOptions): Scenario[] {
+	return SCENARIOS.filter(({ name }) => scenarios.includes(name))
+		.map((scenario) => ({ ...scenario, worlds: scenario.worlds.filter((name) => worlds.includes(name)) }))
+		.filter((scenario) => scenario.worlds.length > 0);
 }
 
 /** Each scenario counts BPF time in one more run. */
@@ -103,4 +120,9 @@ async function pingAll(worlds: Worlds, signal: AbortSignal): Promise<Record<Worl
 function idle(worlds: Worlds, { signal, progress }: BenchHooks): Promise<AgentCost[]> {
 	progress(`agents without traffic: ${IDLE_SECONDS} s`);
 	return measureIdle(worlds.oncache.agents, IDLE_SECONDS, signal);
+}
+
+function growthOf({ name }: BenchOptions, { progress }: BenchHooks): GrowthPoint[] {
+	progress("one to a million cached flows");
+	return measureGrowth(`/sys/fs/bpf/oncache-${name}-flows`);
 }

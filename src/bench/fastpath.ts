@@ -44,14 +44,19 @@ export interface BpfCost {
 	nsPerPacket: number;
 }
 
+export interface BpfPass extends BpfCost {
+	/** Which path the packets of the pass took. */
+	packets: Counts;
+}
+
 /** Lets the kernel count while `work` runs. */
-export async function measureBpf(agents: readonly WorldAgent[], work: () => Promise<unknown>): Promise<BpfCost> {
+export async function measureBpf(agents: readonly WorldAgent[], work: () => Promise<unknown>): Promise<BpfPass> {
 	const stats = openRunTimeStats();
 	try {
 		const runs = (): ProgramRuns[] => agents.flatMap(({ pid }) => programRuns(pid));
-		const before = runs();
+		const [packets, before] = [await countPackets(agents), runs()];
 		await work();
-		return bpfCost(before, runs());
+		return { ...bpfCost(before, runs()), packets: countsBetween(packets, await countPackets(agents)) };
 	} finally {
 		stats.close();
 	}

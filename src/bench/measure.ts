@@ -1,6 +1,6 @@
 // One scenario: all its worlds in every round, in rotating order, so that what drifts hits all alike.
 import type { Counts } from "../agent/api.js";
-import { type BpfCost, countPackets, countsBetween, fastShare, measureBpf, sumCounts } from "./fastpath.js";
+import { type BpfPass, countPackets, countsBetween, fastShare, measureBpf, sumCounts } from "./fastpath.js";
 import type { Scenario } from "./scenario.js";
 import { pairedRatio, type Ratio, type Summary, summarise } from "./statistics.js";
 import { openUntracked, UNTRACKED_PORTS } from "./untracked.js";
@@ -34,10 +34,10 @@ export interface ScenarioResult {
 	title: string;
 	unit: Unit;
 	worlds: Partial<Record<WorldName, WorldResult>>;
-	/** False: too many packets of a round took the fallback, so these are not ONCache's numbers. */
+	/** False: too many packets of a run took the fallback, so these are not ONCache's numbers. */
 	isOncache: boolean;
-	/** From a pass of its own, in which the kernel counts. */
-	bpf: BpfCost;
+	/** From a pass of its own, in which the kernel counts; null where ONCache is not measured. */
+	bpf: BpfPass | null;
 }
 
 /** Below it a run is not called ONCache. */
@@ -53,12 +53,16 @@ export async function measureScenario(
 		: undefined;
 	try {
 		const runs = await interleave(scenario, worlds, options);
-		options.progress(`${scenario.title}: counting what the programs take`);
-		const bpf = await measureBpf(worlds.oncache.agents, () => measureOnce(scenario, worlds.oncache, options));
-		return { ...summariseRuns(scenario, runs), bpf };
+		return summariseRuns(scenario, runs, await countBpf(scenario, worlds.oncache, options));
 	} finally {
 		await untracked?.close();
 	}
+}
+
+async function countBpf(scenario: Scenario, oncache: World, options: MeasureOptions): Promise<BpfPass | null> {
+	if (!scenario.worlds.includes("oncache")) return null;
+	options.progress(`${scenario.title}: counting what the programs take`);
+	return measureBpf(oncache.agents, () => measureOnce(scenario, oncache, options));
 }
 
 export interface WorldRun extends Measurement {
@@ -105,7 +109,7 @@ function nextPort(untracked: boolean): number {
 	return first + (used++ % (last - first + 1));
 }
 
-export function summariseRuns(scenario: Scenario, runs: Runs): Omit<ScenarioResult, "bpf"> {
+export function summariseRuns(scenario: Scenario, runs: Runs, bpf: BpfPass | null): ScenarioResult {
 	const values = (name: WorldName): number[] | undefined => runs[name]?.map(({ value }) => value);
 	const worlds = Object.fromEntries(
 		scenario.worlds.map((name) => {
@@ -132,11 +136,18 @@ export function summariseRuns(scenario: Scenario, runs: Runs): Omit<ScenarioResu
 		title: scenario.title,
 		unit: Object.values(runs)[0]?.[0]?.unit as Unit,
 		worlds,
-		isOncache: scenario.fastPath === "reported" || isFast(worlds.oncache?.packets ?? []),
+		isOncache: scenario.fastPath === "reported" || sharesOf({ worlds, bpf }).every((share) => share >= FAST_SHARE_MIN),
+		bpf,
 	};
 }
 
-/** Every round of its own: a good one does not excuse a bad one. No packets at all is no proof. */
-function isFast(packets: readonly Counts[]): boolean {
-	return packets.length > 0 && packets.every((round) => fastShare(round) >= FAST_SHARE_MIN);
+/**
+ * On the fast path, of ONCache's rounds and of the pass that counts BPF time: each for itself, a good one does not
+ * excuse a bad one. NaN where no packet was counted, which is no proof.
+ */
+export function sharesOf({ worlds, bpf }: Pick<ScenarioResult, "worlds" | "bpf">): number[] {
+	if (worlds.oncache === undefined) return [];
+	const rounds = worlds.oncache.packets ?? [];
+	const runs = bpf === null ? rounds : [...rounds, bpf.packets];
+	return runs.length > 0 ? runs.map(fastShare) : [Number.NaN];
 }

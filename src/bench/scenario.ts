@@ -52,4 +52,10 @@ export const SCENARIOS: readonly Scenario[] = [
 
 /** Not traffic: what the agents themselves cost. */
 export const AGENT_SCENARIO = "agent";
-export const SCENARIO_NAMES: readonly string[] = [...SCENARIOS.map(({ name }) => name), AGENT_SCENARIO];
+/** Nor this: what a hit costs as the filter cache fills. */
+export const GROWTH_SCENARIO = "flows";
+export const SCENARIO_NAMES: readonly string[] = [
+	...SCENARIOS.map(({ name }) => name),
+	AGENT_SCENARIO,
+	GROWTH_SCENARIO,
+];

@@ -36,6 +36,8 @@ export interface Worlds extends Record<WorldName, World> {
 export interface WorldsOptions {
 	/** The labs are called after it. */
 	name: string;
+	/** Those to be measured; without "oncache" no agent runs. */
+	worlds: readonly WorldName[];
 	/** A configuration file for the agents. */
 	agentConfig?: string | undefined;
 	signal: AbortSignal;
@@ -43,7 +45,7 @@ export interface WorldsOptions {
 }
 
 /** Whatever fails, nothing is left behind. */
-export async function openWorlds({ name, agentConfig, signal, progress }: WorldsOptions): Promise<Worlds> {
+export async function openWorlds({ name, worlds, agentConfig, signal, progress }: WorldsOptions): Promise<Worlds> {
 	const names = [`${name}-off`, `${name}-on`] as const;
 	const agents: LabAgent[] = [];
 	const close = async (): Promise<void> => {
@@ -55,9 +57,11 @@ export async function openWorlds({ name, agentConfig, signal, progress }: Worlds
 		for (const lab of names) await labDown(lab);
 		progress("bringing two labs up");
 		const [plain, accelerated] = [await up(names[0], signal), await up(names[1], signal)];
-		progress("starting one agent per host");
-		const args = agentConfig === undefined ? [] : ["--config", agentConfig];
-		for (const host of accelerated.hosts) agents.push(await startAgent(host, { args, signal }));
+		if (worlds.includes("oncache")) {
+			progress("starting one agent per host");
+			const args = agentConfig === undefined ? [] : ["--config", agentConfig];
+			for (const host of accelerated.hosts) agents.push(await startAgent(host, { args, signal }));
+		}
 		return {
 			plain,
 			accelerated,

@@ -1,7 +1,8 @@
 // How a measurement looks in the terminal: tables, bars, and what they mean. Text only.
 import { type BpfCost, fastShare, sumCounts } from "../bench/fastpath.js";
+import type { GrowthPoint } from "../bench/growth.js";
 import type { AgentCost } from "../bench/idle.js";
-import { FAST_SHARE_MIN, type ScenarioResult, TITLES, type WorldResult } from "../bench/measure.js";
+import { FAST_SHARE_MIN, type ScenarioResult, sharesOf, TITLES, type WorldResult } from "../bench/measure.js";
 import type { Ratio } from "../bench/statistics.js";
 import type { Unit } from "../bench/workload.js";
 import type { WorldName } from "../bench/worlds.js";
@@ -40,8 +41,8 @@ export function scenarioText(result: ScenarioResult, paint: Paint): string {
 				align: "right",
 			},
 		]),
-		bpfText(result.bpf),
 	];
+	if (result.bpf !== null) lines.push(bpfText(result.bpf));
 	const fallback = fallbackText(result);
 	if (fallback !== undefined) lines.push(fallback);
 	if (!result.isOncache) lines.push(paint("red", refusal(result)));
@@ -56,21 +57,22 @@ function worldTitle(name: WorldName, { isOncache }: ScenarioResult): string {
 	return name === "oncache" && !isOncache ? "not ONCache" : TITLES[name];
 }
 
-function refusal({ worlds }: ScenarioResult): string {
-	const shares = (worlds.oncache?.packets ?? []).map(fastShare);
+function refusal(result: ScenarioResult): string {
+	const shares = sharesOf(result);
 	const worst = shares.some(Number.isNaN)
 		? "no packet was counted"
 		: `${formatShare(Math.min(...shares))} of the packets`;
-	return `Not ONCache: on the fast path in the worst round: ${worst}; at least ${formatShare(FAST_SHARE_MIN)} are needed`;
+	return `Not ONCache: on the fast path in the worst run: ${worst}; at least ${formatShare(FAST_SHARE_MIN)} are needed`;
 }
 
 const REASONS_SHOWN = 5;
 /** Below it the reader wants to know why. */
 const EXPLAINED_SHARE = 0.99;
 
-/** Undefined when nearly all packets took the fast path. */
+/** Undefined when nearly all packets took the fast path, and without ONCache. */
 function fallbackText({ worlds }: ScenarioResult): string | undefined {
-	const { fast, fallback } = sumCounts(worlds.oncache?.packets ?? []);
+	if (worlds.oncache === undefined) return undefined;
+	const { fast, fallback } = sumCounts(worlds.oncache.packets ?? []);
 	if (fastShare({ fast, fallback }) >= EXPLAINED_SHARE) return undefined;
 	const total = Object.values(fallback).reduce((sum, count) => sum + count, fast);
 	const reasons = Object.entries(fallback).sort(([, a], [, b]) => b - a);
@@ -142,4 +144,14 @@ export function meaning(results: readonly ScenarioResult[]): string {
 		`With ONCache the same overlay carries ${formatRatio(least)} to ${formatRatio(most)} what it carries alone, and ` +
 		`reaches ${formatShare(Math.min(...shares))} to ${formatShare(Math.max(...shares))} of the network without any overlay.`
 	);
+}
+
+export function growthText(points: readonly GrowthPoint[], paint: Paint): string {
+	const base = points[0]?.nsPerPacket ?? 0;
+	const text = table(points, [
+		{ title: "CACHED FLOWS", text: ({ flows }) => formatCount(flows), align: "right" },
+		{ title: "EGRESS, NS PER PACKET", text: ({ nsPerPacket }) => nsPerPacket.toFixed(0), align: "right" },
+		{ title: "TO ONE FLOW", text: ({ nsPerPacket }) => formatRatio(nsPerPacket / base), align: "right" },
+	]);
+	return `${paint("bold", "A hit as the filter cache fills (single test runs on random flows)")}\n${text}`;
 }

@@ -3,7 +3,8 @@ import { writeFileSync } from "node:fs";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { type BenchResult, runBench } from "../bench/bench.js";
 import { SCENARIO_NAMES } from "../bench/scenario.js";
-import { agentsText, LEGEND, scenarioText } from "./bench-report.js";
+import { WORLD_NAMES, type WorldName } from "../bench/worlds.js";
+import { agentsText, growthText, LEGEND, scenarioText } from "./bench-report.js";
 import { Failure } from "./errors.js";
 import { painter, progress } from "./output.js";
 import type { CommandContext } from "./program.js";
@@ -11,6 +12,7 @@ import { programVersion } from "./version.js";
 
 interface Options {
 	scenarios: string[];
+	worlds: WorldName[];
 	rounds: number;
 	seconds: number;
 	flows: number;
@@ -23,8 +25,13 @@ export function benchCommand({ signal }: CommandContext): Command {
 		.description("measure host network, plain overlay and ONCache, in two labs of its own")
 		.addOption(
 			new Option("--scenarios <names>", `some of: ${SCENARIO_NAMES.join(", ")}; separated by commas`)
-				.argParser(scenarioNames)
+				.argParser(someOf("scenario", SCENARIO_NAMES))
 				.default([...SCENARIO_NAMES], "all"),
+		)
+		.addOption(
+			new Option("--worlds <names>", `some of: ${WORLD_NAMES.join(", ")}; separated by commas`)
+				.argParser(someOf("world", WORLD_NAMES))
+				.default([...WORLD_NAMES], "all"),
 		)
 		.option("--rounds <n>", "rounds, each with every world", from1to(1000), 5)
 		.option("--seconds <n>", "length of one measurement", from1to(3600), 2)
@@ -40,7 +47,7 @@ Examples:
   oncache bench
   oncache bench --scenarios tcp-rr,udp-rr --rounds 9 --json result.json`,
 		)
-		.action(async ({ scenarios, rounds, seconds, flows, agentConfig, json }: Options) => {
+		.action(async ({ scenarios, worlds, rounds, seconds, flows, agentConfig, json }: Options) => {
 			const paint = painter(process.stdout);
 			const line = progress();
 			const say = (text: string): void => {
@@ -48,10 +55,11 @@ Examples:
 				console.log(`${text}\n`);
 			};
 			const result = await runBench(
-				{ name: "bench", scenarios, rounds, seconds, flows, agentConfig },
+				{ name: "bench", scenarios, worlds, rounds, seconds, flows, agentConfig },
 				{ signal, progress: line.update, onScenario: (scenario) => say(scenarioText(scenario, paint)) },
 			).finally(() => line.done());
 			if (result.agents !== null) say(agentsText(result.agents, paint));
+			if (result.growth !== null) say(growthText(result.growth, paint));
 			if (result.scenarios.length > 0) console.log(LEGEND);
 			if (json !== undefined) writeRaw(json, result);
 			requireOncache(result);
@@ -67,11 +75,13 @@ export function from1to(high: number): (text: string) => number {
 	};
 }
 
-function scenarioNames(text: string): string[] {
-	const names = text.split(",");
-	const unknown = names.find((name) => !SCENARIO_NAMES.includes(name));
-	if (unknown === undefined) return names;
-	throw new InvalidArgumentError(`Unknown scenario "${unknown}". Allowed: ${SCENARIO_NAMES.join(", ")}.`);
+function someOf(what: string, allowed: readonly string[]): (text: string) => string[] {
+	return (text) => {
+		const names = text.split(",");
+		const unknown = names.find((name) => !allowed.includes(name));
+		if (unknown === undefined) return names;
+		throw new InvalidArgumentError(`Unknown ${what} "${unknown}". Allowed: ${allowed.join(", ")}.`);
+	};
 }
 
 /** @throws Failure */

@@ -34,7 +34,8 @@ export function demoCommand({ signal }: CommandContext): Command {
 				`${paint("bold", "ONCache")}: an overlay network that remembers what it decided.\n` +
 					"Two hosts as network namespaces with a VXLAN overlay as Flannel sets it up, and the same again with ONCache.\n",
 			);
-			const settings = { name: "demo", scenarios: SCENARIOS, rounds: options.quick ? 1 : ROUNDS, seconds: 1, flows: 1 };
+			const rounds = options.quick ? 1 : ROUNDS;
+			const settings = { name: "demo", scenarios: SCENARIOS, worlds: WORLD_NAMES, rounds, seconds: 1, flows: 1 };
 			const result = await runBench(settings, {
 				signal,
 				progress: line.update,

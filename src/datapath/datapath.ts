@@ -342,7 +342,7 @@ export class Datapath {
 				egress: this.#egressCache,
 				ingress: this.#ingressCache,
 				epoch: this.#control.view.getUint32(control.offset.epoch, true),
-				now: this.#now(),
+				now: this.now,
 				maxStaleness: this.#control.view.getBigUint64(control.offset.maxStaleness, true),
 			},
 			query,
@@ -379,14 +379,14 @@ export class Datapath {
 		});
 	}
 
-	/** Jiffies. */
-	#now(): bigint {
+	/** In jiffies, as the programs reckon. */
+	get now(): bigint {
 		return jiffiesNow(this.#control.view.getBigInt64(control.offset.jiffiesOffset, true));
 	}
 
 	/** Nothing is learned for a while: the packets under way were decided about before. */
 	#guard(): bigint {
-		const now = this.#now();
+		const now = this.now;
 		this.#control.view.setBigUint64(control.offset.learnAfter, now + msToJiffies(GUARD_MS), true);
 		return now;
 	}

@@ -81,7 +81,7 @@ test("bench measures the three worlds, proves the fast path and leaves nothing b
 	assert.equal(result.scenarios.map(({ name }) => name).join(), scenarios);
 	for (const { name, worlds, bpf } of result.scenarios) {
 		for (const world of Object.values(worlds)) assert.ok((world.values[0] ?? 0) > 0, `${name} measured nothing`);
-		assert.ok(bpf.programs.egress.runs > 0, `${name}: the programs were not counted`);
+		assert.ok((bpf?.programs.egress.runs ?? 0) > 0, `${name}: the programs were not counted`);
 	}
 	const [rr, stream, , miss] = result.scenarios;
 	for (const scenario of [rr, stream]) assert.ok((scenario?.worlds.oncache?.fastShare ?? 0) >= 0.95);
@@ -90,6 +90,19 @@ test("bench measures the three worlds, proves the fast path and leaves nothing b
 	assert.match(stdout, /TCP request\/response \(messages\/s\)\n.*TO OVERLAY.*\nhost network.*\noverlay.*\nONCache/);
 	assert.deepEqual(leftovers("bench"), []);
 	assert.equal(statisticsAreOn(), false);
+});
+
+test("bench measures only the worlds that are wanted, without agents when ONCache is not one of them", async () => {
+	const file = join(dir, "worlds.json");
+	const chosen = ["--scenarios", "tcp-rr,agent", "--worlds", "host,overlay"];
+	const { code, stderr } = await run("bench", ...SHORT, ...chosen, "--json", file);
+	assert.equal(code, 0, stderr);
+	const { scenarios, agents } = JSON.parse(readFileSync(file, "utf8")) as BenchResult;
+	assert.deepEqual(Object.keys(scenarios[0]?.worlds ?? {}), ["host", "overlay"]);
+	assert.equal(scenarios[0]?.bpf, null);
+	assert.equal(agents, null);
+	assert.doesNotMatch(stderr, /starting one agent/);
+	assert.deepEqual(leftovers("bench"), []);
 });
 
 test("bench refuses to call a run ONCache when its packets took the fallback", async () => {

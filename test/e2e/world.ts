@@ -137,7 +137,8 @@ export async function traces(host: LabHost): Promise<Record<string, string>> {
 		).join(""),
 	);
 	return {
-		qdiscs: await inside(host, "tc", "qdisc", "show"),
+		// In the order of names: a device that was made again comes later in the kernel's list.
+		qdiscs: (await inside(host, "tc", "qdisc", "show")).split("\n").sort().join("\n"),
 		filters: (await Promise.all(filters)).join(""),
 		ruleset: await inside(host, "nft", "-s", "list", "ruleset"),
 		sysctl: await inside(host, "sysctl", "net.netfilter.nf_conntrack_tcp_be_liberal"),
