@@ -6,7 +6,7 @@ import { dirname } from "node:path";
 import type { Logger } from "pino";
 import { Datapath } from "../datapath/datapath.js";
 import { probeFeatures } from "../datapath/features.js";
-import type { AttachKind, MarkMode } from "../datapath/types.js";
+import type { MarkMode } from "../datapath/types.js";
 import { ensureBpffs } from "../kernel/bpffs.js";
 import { watchNetwork } from "../kernel/monitor.js";
 import { hasMarkRule, installMarkRule, removeMarkRule } from "../kernel/nft.js";
@@ -21,6 +21,7 @@ import { Reconciler } from "./reconciler.js";
 import { runningAgent, serve } from "./server.js";
 import { takeSnapshot } from "./snapshot.js";
 import { buildStatus } from "./status.js";
+import { chooseWays } from "./ways.js";
 
 export interface AgentOptions {
 	config: Config;
@@ -40,7 +41,9 @@ export async function runAgent({ config, version, log, signal }: AgentOptions): 
 	ensureBpffs(config.bpffs);
 	mkdirSync(dirname(config.socket), { recursive: true, mode: 0o755 });
 
-	const { kind, markMode } = chooseWays(config, log);
+	const features = probeFeatures();
+	for (const [feature, { ok, why }] of Object.entries(features)) if (!ok) log.warn({ feature }, why);
+	const { attach: kind, markMode } = chooseWays(config, features);
 	const datapath = Datapath.open({
 		bpffs: config.bpffs,
 		attach: kind,
@@ -144,15 +147,6 @@ function checkTunnelNames({ tunnels }: Config): void {
 	} finally {
 		rtnetlink.close();
 	}
-}
-
-/** What the configuration leaves open is decided by what the kernel can do. */
-function chooseWays(config: Config, log: Logger): { kind: AttachKind; markMode: MarkMode } {
-	const features = probeFeatures();
-	for (const [name, { ok, why }] of Object.entries(features)) if (!ok) log.warn({ feature: name }, why);
-	const kind = config.attach === "auto" ? (features.tcx.ok ? "tcx" : "clsact") : config.attach;
-	const markMode = config.markMode === "auto" ? (features.kfunc.ok ? "metadata" : "dscp") : config.markMode;
-	return { kind, markMode };
 }
 
 /**

@@ -27,6 +27,7 @@ export class Reconciler {
 	readonly #rtnetlink = Rtnetlink.open();
 	/** Hooks that run this process's programs. */
 	readonly #own = new Set<string>();
+	#isStopped = false;
 	#soon: NodeJS.Timeout | undefined;
 	#audit: NodeJS.Timeout | undefined;
 	#state: { desired: Desired; snapshot: Snapshot | undefined; failures: string[]; blocked: string | undefined } = {
@@ -58,13 +59,17 @@ export class Reconciler {
 
 	/** Look again, soon. */
 	trigger(delayMs = COALESCE_MS): void {
+		if (this.#isStopped) return;
 		this.#soon ??= setTimeout(() => {
 			this.#soon = undefined;
 			this.#guarded();
 		}, delayMs);
 	}
 
+	/** Safe to repeat. */
 	stop(): void {
+		if (this.#isStopped) return;
+		this.#isStopped = true;
 		clearTimeout(this.#soon);
 		clearInterval(this.#audit);
 		this.#rtnetlink.close();

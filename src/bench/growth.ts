@@ -4,20 +4,20 @@ import { flow, flowKey, host, pod, SlotState } from "../datapath/layout.js";
 import { runProgram } from "../datapath/testrun.js";
 import { ensureBpffs } from "../kernel/bpffs.js";
 import type { Ipv4 } from "../net/ipv4.js";
+import { BenchError } from "./error.js";
 import { median } from "./statistics.js";
 
 export interface GrowthPoint {
 	/** In the filter cache. */
 	flows: number;
-	/** Median of single runs of `egress`, taking a test run's own overhead with it. */
-	nsPerPacket: number;
-	/** Runs that hit; all of them unless something is wrong. */
-	hits: number;
+	/** Medians of single runs of `egress`, one per fill-up; they take a test run's own overhead with them. */
+	nsPerPacket: number[];
 }
 
 const COUNTS = [1, 1000, 10_000, 100_000, 1_000_000];
 const CAPACITY = 1 << 21;
 const RUNS = 4000;
+const REPEATS = 3;
 const BATCH = 10_000;
 const LOOPBACK = 1;
 const UDP = 17;
@@ -26,8 +26,13 @@ const REMOTE = 0x0af40202;
 const REDIRECT = 7;
 const FRAME_MACS = Buffer.from("0a58000000010a5800000002", "hex");
 
-/** Uses a datapath of its own, attached to nothing. */
+/** Uses a datapath of its own, attached to nothing; fills it several times over, so that the machine's moods show. */
 export function measureGrowth(bpffs: string): GrowthPoint[] {
+	const sequences = Array.from({ length: REPEATS }, () => fillUp(bpffs));
+	return COUNTS.map((flows, at) => ({ flows, nsPerPacket: sequences.map((sequence) => sequence[at] ?? Number.NaN) }));
+}
+
+function fillUp(bpffs: string): number[] {
 	ensureBpffs(bpffs);
 	const datapath = Datapath.open({
 		bpffs,
@@ -42,9 +47,12 @@ export function measureGrowth(bpffs: string): GrowthPoint[] {
 		fillSlots(datapath);
 		let filled = 0;
 		return COUNTS.map((flows) => {
-			for (; filled < flows; filled += Math.min(BATCH, flows - filled))
-				fill(datapath, filled, Math.min(BATCH, flows - filled));
-			return { flows, ...measure(datapath, flows) };
+			while (filled < flows) {
+				const count = Math.min(BATCH, flows - filled);
+				fill(datapath, filled, count);
+				filled += count;
+			}
+			return measure(datapath, flows);
 		});
 	} finally {
 		datapath.close();
@@ -99,16 +107,16 @@ function fill(datapath: Datapath, from: number, count: number): void {
 	datapath.maps.filter.setBatch(keys, values, count);
 }
 
-function measure(datapath: Datapath, flows: number): Omit<GrowthPoint, "flows"> {
+function measure(datapath: Datapath, flows: number): number {
 	const program = datapath.programFd("egress");
 	const runs = Array.from({ length: RUNS }, () => {
 		const packet = packetOf(Math.floor(Math.random() * flows));
 		return runProgram(program, packet, { ifindex: LOOPBACK });
 	});
-	return {
-		nsPerPacket: median(runs.map(({ durationNs }) => durationNs)),
-		hits: runs.filter(({ verdict }) => verdict === REDIRECT).length,
-	};
+	const hits = runs.filter(({ verdict }) => verdict === REDIRECT).length;
+	if (hits < RUNS)
+		throw new BenchError(`Cannot measure hits with ${flows} flows: ${RUNS - hits} of ${RUNS} packets missed`);
+	return median(runs.map(({ durationNs }) => durationNs));
 }
 
 /** A UDP datagram of 18 bytes in IPv4 and Ethernet. */

@@ -3,7 +3,7 @@ import { type BpfCost, fastShare, sumCounts } from "../bench/fastpath.js";
 import type { GrowthPoint } from "../bench/growth.js";
 import type { AgentCost } from "../bench/idle.js";
 import { FAST_SHARE_MIN, type ScenarioResult, sharesOf, TITLES, type WorldResult } from "../bench/measure.js";
-import type { Ratio } from "../bench/statistics.js";
+import { median, type Ratio } from "../bench/statistics.js";
 import type { Unit } from "../bench/workload.js";
 import type { WorldName } from "../bench/worlds.js";
 import {
@@ -147,11 +147,16 @@ export function meaning(results: readonly ScenarioResult[]): string {
 }
 
 export function growthText(points: readonly GrowthPoint[], paint: Paint): string {
-	const base = points[0]?.nsPerPacket ?? 0;
+	const base = median(points[0]?.nsPerPacket ?? [1]);
 	const text = table(points, [
 		{ title: "CACHED FLOWS", text: ({ flows }) => formatCount(flows), align: "right" },
-		{ title: "EGRESS, NS PER PACKET", text: ({ nsPerPacket }) => nsPerPacket.toFixed(0), align: "right" },
-		{ title: "TO ONE FLOW", text: ({ nsPerPacket }) => formatRatio(nsPerPacket / base), align: "right" },
+		{ title: "EGRESS, NS PER PACKET", text: ({ nsPerPacket }) => median(nsPerPacket).toFixed(0), align: "right" },
+		{
+			title: "OF THREE",
+			text: ({ nsPerPacket }) => `${Math.min(...nsPerPacket)}-${Math.max(...nsPerPacket)}`,
+			align: "right",
+		},
+		{ title: "TO ONE FLOW", text: ({ nsPerPacket }) => formatRatio(median(nsPerPacket) / base), align: "right" },
 	]);
 	return `${paint("bold", "A hit as the filter cache fills (single test runs on random flows)")}\n${text}`;
 }

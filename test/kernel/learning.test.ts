@@ -270,6 +270,16 @@ describe("eviction", () => {
 				assert.deepEqual([warmEgress(world), warmIngress(world)], [REDIRECT, REDIRECT]);
 			}));
 
+	test("of everything is not undone for one direction by confirming the other", () =>
+		inWorld({}, async (world) => {
+			world.teach("udp");
+			world.datapath.flushAll();
+			await setTimeout(40); // the guard time is 25 ms
+			world.run("ingress_init", toPod(inner("udp", "ingress", { ttl: 62 })), { mark: MARK });
+			assert.deepEqual([warmEgress(world), warmIngress(world)], [NEXT, NEXT]);
+			assert.equal(world.datapath.counters().packets.egress.fallback.flow_miss, 1);
+		}));
+
 	for (const flags of [0x02, 0x11, 0x14])
 		test(`a TCP packet with flags 0x${flags.toString(16)} ends its flow`, () =>
 			inWorld({}, async (world) => {
