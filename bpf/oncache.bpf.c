@@ -280,10 +280,12 @@ int egress_init(struct __sk_buff *skb)
 	ctl = control_get();
 	if (!ctl)
 		return NEXT;
+	if (is_not_udp(skb))
+		return NEXT;	/* a pod's packet that is not for the tunnel */
 	pull(skb, INNER_OFFSET + sizeof(struct iphdr) + sizeof(struct tcphdr));
 	outer = outer_get(skb);
 	if (!outer || ethertype(&outer->eth) != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP)
-		return NEXT;	/* a pod's packet that is not for the tunnel */
+		return NEXT;
 	tunnel = tunnel_of(ctl, skb->ifindex, outer->udp.dest, outer->vxlan.vni, &port_known);
 	if (!tunnel)
 		return NEXT;
@@ -344,10 +346,12 @@ int ingress(struct __sk_buff *skb)
 	int port_known = 0;
 	__u32 bytes;
 
+	if (is_not_udp(skb))
+		return NEXT;	/* the host's own traffic is neither touched nor counted */
 	pull(skb, INNER_OFFSET + sizeof(struct iphdr) + sizeof(struct tcphdr));
 	outer = outer_get(skb);
 	if (!outer || ethertype(&outer->eth) != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP)
-		return NEXT;	/* the host's own traffic is not counted */
+		return NEXT;
 	ctl = control_get();
 	if (!ctl)
 		return NEXT;

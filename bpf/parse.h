@@ -177,6 +177,17 @@ static __always_inline int is_syn_ack(const struct packet *pkt)
 	return (pkt->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) == (TCP_SYN | TCP_ACK);
 }
 
+/* Seen without pulling anything: certainly not a tunnel's packet. */
+static __always_inline int is_not_udp(struct __sk_buff *skb)
+{
+	const struct ethhdr *eth = (void *)(long)skb->data;
+	const struct iphdr *ip = (void *)(eth + 1);
+
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
+		return 0;
+	return ethertype(eth) != bpf_htons(ETH_P_IP) || ip->protocol != IPPROTO_UDP;
+}
+
 /* The outer header if it is there in full, whatever it says. */
 static __always_inline struct outer *outer_get(struct __sk_buff *skb)
 {
