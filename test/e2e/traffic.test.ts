@@ -97,10 +97,14 @@ for (const args of [
 			assert.ok(fast > 1000, `${fast} fast, ${JSON.stringify(fallback)}`);
 		});
 
-		test("detach leaves nothing, and traffic goes on", async () => {
+		test("detach leaves nothing, and traffic goes on; by tcx without losing a packet", async () => {
 			const pinging = ping(world.p1, world.p2, "-c", "150", "-i", "0.01", "-W", "1");
 			for (const host of world.lab.hosts) await agentRequest(host.socket, "POST", "/v1/detach");
-			assert.deepEqual(await pinging, { sent: 150, received: 150 });
+			const { sent, received } = await pinging;
+			// The kernel deactivates a device for a moment when a clsact qdisc is removed (qdisc_graft() in
+			// net/sched/sch_api.c): what is being sent just then is dropped, fast path or not. tcx has no such moment.
+			const devices = world.lab.hosts.flatMap((host) => [host, ...host.pods]).length;
+			assert.ok(sent - received <= (args[1] === "clsact" ? devices : 0), `${received} of ${sent} arrived`);
 			for (const host of world.lab.hosts) assert.ok(!existsSync(host.bpffs));
 			assert.deepEqual(await traces(world.h1), clean);
 			await eventually("every program, map and link is gone", () => {
