@@ -57,7 +57,6 @@ export async function runAgent({ config, version, log, signal }: AgentOptions): 
 
 	const ended = new AbortController();
 	const ending = AbortSignal.any([signal, ended.signal]);
-	const problems: string[] = [];
 	const reconciler = new Reconciler({
 		datapath,
 		kind,
@@ -97,7 +96,7 @@ export async function runAgent({ config, version, log, signal }: AgentOptions): 
 						desired,
 						agent: { pid: process.pid, startedAt },
 						markMode,
-						problems: [...(blocked ? [blocked] : []), ...failures, ...problems],
+						problems: [...(blocked ? [blocked] : []), ...failures],
 					});
 				},
 				flows: (query) => flowList(datapath, reconciler.state.snapshot?.links ?? [], config.countFlows, query),
