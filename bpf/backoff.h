@@ -8,14 +8,13 @@
 #define ONCACHE_BACKOFF_H
 
 #include "learn.h"
+#include "hash.h"
 #include "maps.h"
 
-static __always_inline __u32 backoff_tag(const struct flow_key *key, enum direction direction)
+/* `hash` is that of the flow. 0 is an empty slot's tag. */
+static __always_inline __u32 backoff_tag(__u32 hash, enum direction direction)
 {
-	__u32 ports = (__u32)key->local_port << 16 | key->remote_port;
-
-	/* 0 is an empty slot's tag. */
-	return hash32(key->local_ip * 31 + hash32(key->remote_ip + ports * 2654435761u + key->proto) + direction) | 1;
+	return hash32(hash + direction) | 1;
 }
 
 static __always_inline struct backoff *backoff_get(__u32 tag)
@@ -26,18 +25,18 @@ static __always_inline struct backoff *backoff_get(__u32 tag)
 }
 
 /* Whether this flow was declined lately. */
-static __always_inline int backoff_waits(const struct flow_key *key, enum direction direction, jiffies_t now)
+static __always_inline int backoff_waits(__u32 hash, enum direction direction, jiffies_t now)
 {
-	__u32 tag = backoff_tag(key, direction);
+	__u32 tag = backoff_tag(hash, direction);
 	struct backoff *backoff = backoff_get(tag);
 
 	return backoff && backoff->tag == tag && backoff->declined >= BACKOFF_FREE &&
 	       now - backoff->at < settings.backoff;
 }
 
-static __always_inline void backoff_declined(const struct flow_key *key, enum direction direction, jiffies_t now)
+static __always_inline void backoff_declined(__u32 hash, enum direction direction, jiffies_t now)
 {
-	__u32 tag = backoff_tag(key, direction);
+	__u32 tag = backoff_tag(hash, direction);
 	struct backoff *backoff = backoff_get(tag);
 
 	if (!backoff)
@@ -47,14 +46,39 @@ static __always_inline void backoff_declined(const struct flow_key *key, enum di
 	backoff->at = now;
 }
 
+/*
+ * With more flows than room, whether this one is not worth a lesson: one that
+ * has no second packet soon would be thrown out before its next one.
+ */
+static __always_inline int backoff_overload(const struct pressure *on, __u32 hash, enum direction direction,
+					    jiffies_t now)
+{
+	struct backoff *backoff;
+	int is_second;
+	__u32 tag;
+
+	if (!overload_is_on(on, now) || overload_admits(hash))
+		return 0;
+	tag = backoff_tag(hash, direction);
+	backoff = backoff_get(tag);
+	if (!backoff)
+		return 0;
+	is_second = backoff->tag == tag && now - backoff->at <= settings.retry;
+	if (backoff->tag != tag)
+		backoff->declined = 0;
+	backoff->tag = tag;
+	backoff->at = now;
+	return !is_second;
+}
+
 /* Nobody asks about a flow that is over, and at once about one that begins. */
-static __always_inline void backoff_reset(const struct flow_key *key, int is_over, jiffies_t now)
+static __always_inline void backoff_reset(__u32 hash, int is_over, jiffies_t now)
 {
 	enum direction direction;
 
 #pragma unroll
 	for (direction = 0; direction < DIRECTION_MAX; direction++) {
-		__u32 tag = backoff_tag(key, direction);
+		__u32 tag = backoff_tag(hash, direction);
 		struct backoff *backoff = backoff_get(tag);
 
 		if (!backoff || (!is_over && backoff->tag != tag))

@@ -73,9 +73,9 @@ enum change {
 	CHANGE_BROKEN,	/* half changed */
 };
 
-/* Sends an inner packet to a remote host: outer header on, TTL one less. */
+/* Sends an inner packet to a remote host: outer header on, TTL one less unless it is bridged. */
 static __always_inline enum change encapsulate(struct __sk_buff *skb, struct packet *pkt, struct host *host,
-					       port_t outer_port)
+					       const struct pod *pod, port_t outer_port)
 {
 	struct {
 		struct outer outer;
@@ -95,13 +95,15 @@ static __always_inline enum change encapsulate(struct __sk_buff *skb, struct pac
 		if (host->tunnel_flags & TUNNEL_TOS_INHERIT)
 			tos |= pkt->head.tos & ~ECN_MASK;
 		if (host->tunnel_flags & TUNNEL_TTL_INHERIT) {
-			ip->ttl = pkt->head.ttl - 1;
+			ip->ttl = pkt->head.ttl - !(host->tunnel_flags & TUNNEL_BRIDGED);
 			sum += bpf_htons((__u16)ip->ttl << 8);
 		}
 		if (host->tunnel_flags & TUNNEL_DF_INHERIT) {
 			ip->frag_off = pkt->head.frag_off & bpf_htons(IP_DF);
 			sum += ip->frag_off;
 		}
+		if (host->tunnel_flags & TUNNEL_BRIDGED)
+			__builtin_memcpy(out.outer.inner_eth.h_source, pod->macs, ETH_ALEN);
 	}
 	ip->tos |= tos;
 	ip->tot_len = bpf_htons(len);
@@ -110,17 +112,14 @@ static __always_inline enum change encapsulate(struct __sk_buff *skb, struct pac
 	out.outer.udp.source = outer_port;
 	out.outer.udp.len = bpf_htons(len - sizeof(*ip));
 
-	decrease_ttl(pkt);
+	if (!(host->tunnel_flags & TUNNEL_BRIDGED))
+		decrease_ttl(pkt);
 	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));
 	return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN + sizeof(out.head), 0) ? CHANGE_BROKEN : CHANGE_DONE;
 }
 
-/*
- * Delivers an encapsulated packet to a pod: outer header off, the pod's MAC
- * addresses, TTL one less. The state of checksums that the NIC verified goes
- * one level down, as udp_tunnel and vxlan do.
- */
-static __always_inline enum change decapsulate(struct __sk_buff *skb, struct packet *pkt, const struct pod *pod)
+/* Hands a packet to a pod as its router does: their MAC addresses, TTL one less. */
+static __always_inline int readdress(struct __sk_buff *skb, struct packet *pkt, const struct pod *pod)
 {
 	struct {
 		__u8 macs[12];
@@ -128,15 +127,48 @@ static __always_inline enum change decapsulate(struct __sk_buff *skb, struct pac
 		__u8 head[sizeof(pkt->head)];
 	} __attribute__((packed)) out;
 
-	if (bpf_skb_adjust_room(skb, -ENCAP_LEN, BPF_ADJ_ROOM_MAC, DECAP_FLAGS))
-		return CHANGE_REFUSED;
-	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
-
 	__builtin_memcpy(out.macs, pod->macs, sizeof(out.macs));
 	out.proto = bpf_htons(ETH_P_IP);
 	decrease_ttl(pkt);
 	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));
-	return bpf_skb_store_bytes(skb, 0, &out, sizeof(out), 0) ? CHANGE_BROKEN : CHANGE_DONE;
+	return bpf_skb_store_bytes(skb, 0, &out, sizeof(out), 0);
+}
+
+/* Likewise as a bridge does, from a remote pod. */
+static __always_inline int readdress_bridged(struct __sk_buff *skb, struct packet *pkt, const struct pod *pod,
+					     const struct host *host)
+{
+	const struct outer *template = (const void *)host->template;
+	struct {
+		__u8 dest[6], source[6];
+		__be16 proto;
+		__u8 head[sizeof(pkt->head)];
+	} __attribute__((packed)) out;
+
+	__builtin_memcpy(out.dest, pod->macs, sizeof(out.dest));
+	__builtin_memcpy(out.source, template->inner_eth.h_dest, sizeof(out.source));
+	out.proto = bpf_htons(ETH_P_IP);
+	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));
+	return bpf_skb_store_bytes(skb, 0, &out, sizeof(out), 0);
+}
+
+/*
+ * Delivers an encapsulated packet to a pod: outer header off, inner one on.
+ * The state of checksums that the NIC verified goes one level down, as
+ * udp_tunnel and vxlan do. `bridged`: not routed, but bridged from `host`. (One
+ * argument, or NULL, would be less to say, but Linux 6.1 loses sight of such a
+ * pointer when the compiler asks for the condition again.)
+ */
+static __always_inline enum change decapsulate(struct __sk_buff *skb, struct packet *pkt, const struct pod *pod,
+					       const struct host *host, int bridged)
+{
+	int failed;
+
+	if (bpf_skb_adjust_room(skb, -ENCAP_LEN, BPF_ADJ_ROOM_MAC, DECAP_FLAGS))
+		return CHANGE_REFUSED;
+	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
+	failed = bridged ? readdress_bridged(skb, pkt, pod, host) : readdress(skb, pkt, pod);
+	return failed ? CHANGE_BROKEN : CHANGE_DONE;
 }
 
 #endif

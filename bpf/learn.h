@@ -3,17 +3,12 @@
 #ifndef ONCACHE_LEARN_H
 #define ONCACHE_LEARN_H
 
+#include "csum.h"
+#include "hash.h"
 #include "maps.h"
+#include "overload.h"
 #include "parse.h"
-
-static __always_inline __u32 hash32(__u32 value)
-{
-	value ^= value >> 16;
-	value *= 0x85ebca6b;
-	value ^= value >> 13;
-	value *= 0xc2b2ae35;
-	return value ^ value >> 16;
-}
+#include "question.h"
 
 /*
  * A slot is never rewritten while a reader may hold it: new content gets
@@ -80,19 +75,46 @@ static __always_inline int mac_equal(const void *a, const void *b)
 	return *(const __u32 *)a == *(const __u32 *)b && *(const __u16 *)(a + 4) == *(const __u16 *)(b + 4);
 }
 
+static __always_inline int ip6_equal(const ipv6_t *a, const ipv6_t *b)
+{
+	return !((a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) | (a->w[2] ^ b->w[2]) | (a->w[3] ^ b->w[3]));
+}
+
+/* An IPv4 address as the ingress cache has it. */
+static __always_inline void ip6_of(ipv6_t *to, ipv4_t ip)
+{
+	to->w[0] = 0;
+	to->w[1] = 0;
+	to->w[2] = bpf_htonl(0xffff);
+	to->w[3] = ip;
+}
+
 static __always_inline int host_same_key(const struct host *a, const struct host *b)
 {
-	return a->remote_ip == b->remote_ip && a->tunnel == b->tunnel;
+	const __u16 *x = (const void *)((const struct outer *)a->template)->inner_eth.h_dest;
+	const __u16 *y = (const void *)((const struct outer *)b->template)->inner_eth.h_dest;
+
+	if (a->remote_ip != b->remote_ip || a->tunnel != b->tunnel || a->tunnel_flags != b->tunnel_flags)
+		return 0;
+	/* What else the outer header says may differ from flow to flow: VNI, DSCP, TTL. */
+	if (a->tunnel_flags & TUNNEL_FLOW_BASED)
+		return words_equal(a->template, b->template, OUTER_LEN);
+	/* Bridged frames go to one of its pods. */
+	return !(a->tunnel_flags & TUNNEL_BRIDGED) || (x[0] == y[0] && x[1] == y[1] && x[2] == y[2]);
 }
 
 static __always_inline int host_same_content(const struct host *a, const struct host *b)
 {
-	return words_equal(a->template, b->template, OUTER_LEN) && a->uplink == b->uplink && a->mtu == b->mtu &&
-	       a->tunnel_flags == b->tunnel_flags;
+	return words_equal(a->template, b->template, OUTER_LEN) && a->uplink == b->uplink && a->mtu == b->mtu;
 }
 
-/* The slot for this host, found or filled; 0 when there is no room among the slots its key may use. */
-static __noinline ref_t egress_cache_learn(struct host *want, jiffies_t now)
+/*
+ * The slot for this host, found or filled; 0 when there is no room among the
+ * slots its key may use. A global function, as the others here that loop: the
+ * verifier goes through them once, not once for each state of their callers
+ * (which took it 740 000 instructions of its million, and a load 3 s).
+ */
+__noinline ref_t egress_cache_learn(struct host *want, jiffies_t now)
 {
 	struct host *free = NULL, *host;
 	__u32 home, slot, free_slot = 0, i;
@@ -100,6 +122,8 @@ static __noinline ref_t egress_cache_learn(struct host *want, jiffies_t now)
 	if (!want)
 		return 0;
 	home = hash32(want->remote_ip ^ want->tunnel);
+	if (want->tunnel_flags & TUNNEL_BRIDGED)
+		home = hash32(home ^ *(const __u32 *)(((const struct outer *)want->template)->inner_eth.h_dest + 2));
 	for (i = 0; i < SLOT_PROBES; i++) {
 		slot = (home + i) & (settings.egress_slots - 1);
 		host = bpf_map_lookup_elem(&egress_cache, &slot);
@@ -120,23 +144,27 @@ static __noinline ref_t egress_cache_learn(struct host *want, jiffies_t now)
 	return slot_publish(&free->slot, free_slot);
 }
 
-/* Likewise for a pod. */
-static __noinline ref_t ingress_cache_learn(struct pod *want, jiffies_t now)
+/*
+ * Likewise for a pod. `macs_known`: the gateway's MAC address is what the
+ * fallback used; else it is a guess, and another one that is known stays.
+ */
+__noinline ref_t ingress_cache_learn(struct pod *want, int macs_known, jiffies_t now)
 {
 	struct pod *free = NULL, *pod;
 	__u32 home, slot, free_slot = 0, i;
 
 	if (!want)
 		return 0;
-	home = hash32(want->ip);
+	home = ip6_hash(&want->ip);
 	for (i = 0; i < SLOT_PROBES; i++) {
 		slot = (home + i) & (settings.ingress_slots - 1);
 		pod = bpf_map_lookup_elem(&ingress_cache, &slot);
 		if (!pod)
 			return 0;
-		if (pod->slot.state == SLOT_LIVE && pod->ip == want->ip) {
+		if (pod->slot.state == SLOT_LIVE && ip6_equal(&pod->ip, &want->ip)) {
 			if (pod->veth == want->veth && pod->veth_flags == want->veth_flags && pod->mtu == want->mtu &&
-			    words_equal(pod->macs, want->macs, sizeof(pod->macs)))
+			    mac_equal(pod->macs, want->macs) &&
+			    (!macs_known || words_equal(pod->macs, want->macs, sizeof(pod->macs))))
 				return ref_make(slot, pod->slot.generation);
 			slot_retire(&pod->slot, now);
 		} else if (!free && slot_is_free(&pod->slot, now)) {
@@ -146,44 +174,148 @@ static __noinline ref_t ingress_cache_learn(struct pod *want, jiffies_t now)
 	}
 	if (!free || !slot_claim(&free->slot))
 		return 0;
-	free->ip = want->ip;
-	free->veth = want->veth;
-	free->veth_flags = want->veth_flags;
-	free->mtu = want->mtu;
-	__builtin_memcpy(free->macs, want->macs, sizeof(free->macs));
-	__builtin_memcpy(free->from_pod, want->from_pod, sizeof(free->from_pod));
+	words_copy(free->macs, want->macs, sizeof(*want) - __builtin_offsetof(struct pod, macs));
 	return slot_publish(&free->slot, free_slot);
 }
 
-/* One direction's verdict. The other direction's is left alone: another CPU may be writing it. */
-static __always_inline enum lesson filter_cache_learn(const struct flow_key *key, enum direction direction,
-						      const struct verdict *verdict)
+/* A full barrier too: what follows happens after it on every CPU. */
+static __always_inline __u32 evictions_now(struct control *ctl)
 {
-	struct flow *flow = filter_cache_get(key);
-	struct verdict *known;
-	enum lesson lesson;
+	return __sync_fetch_and_add(&ctl->evictions, 0);
+}
 
+static __always_inline int key_equal(const struct flow_key *a, const struct flow_key *b)
+{
+	return words_equal(a, b, sizeof(*a));
+}
+
+/* The same packets, seen from their other end. */
+static __always_inline void key_swap(struct flow_key *to, const struct flow_key *from)
+{
+	struct flow_key key = *from;
+
+	to->local_ip = key.remote_ip;
+	to->remote_ip = key.local_ip;
+	to->local_port = key.remote_port;
+	to->remote_port = key.local_port;
+}
+
+static __always_inline void flow_set_other(struct flow *flow, const struct flow_key *key, const struct flow_key *other)
+{
+	flow->other = *other;
+	flow->address_sum = csum_fold((__u64)other->local_ip + other->remote_ip + (__u32)~key->local_ip +
+				      (__u32)~key->remote_ip);
+	flow->port_sum = csum_fold((__u64)other->local_port + other->remote_port + (__u16)~key->local_port +
+				   (__u16)~key->remote_port);
+	/* Nothing to add; minus zero would not be wrong, but work. */
+	if (flow->address_sum == 0xffff)
+		flow->address_sum = 0;
+	if (flow->port_sum == 0xffff)
+		flow->port_sum = 0;
+}
+
+/* Confirms a verdict, or makes it another one. */
+static __always_inline enum lesson verdict_renew(struct control *ctl, struct verdict *known,
+						 const struct verdict *verdict, const struct question *question)
+{
+	enum lesson lesson = known->ref == verdict->ref && known->flags == verdict->flags &&
+			     known->epoch == question->epoch ? LESSON_CONFIRMED : LESSON_LEARNED;
+
+	known->ref = verdict->ref;
+	known->outer_port = verdict->outer_port;
+	known->flags = verdict->flags;
+	known->epoch = question->epoch;
+	barrier();
+	known->confirmed_at = question->now;
+	if (evictions_now(ctl) == question->evictions)
+		return lesson;
+	known->epoch = 0;
+	return LESSON_PAUSED;
+}
+
+/* Both directions are known, and what comes in was confirmed lately. */
+static __always_inline int is_in_use(const struct verdict *egress, const struct verdict *ingress,
+				     const struct question *question)
+{
+	return egress->epoch == question->epoch && ingress->epoch == question->epoch &&
+	       question->now - ingress->confirmed_at <= settings.max_staleness;
+}
+
+/* Whether an entry is of two pods of this host that call each other by their own addresses. */
+static __always_inline int is_within_host(const struct flow_key *key, const struct flow_key *other)
+{
+	return other && other->proto && other->local_ip == key->remote_ip;
+}
+
+/*
+ * One direction's verdict. The other direction's is left alone: another CPU
+ * may be writing it. When an eviction came since the lesson began, what was
+ * written may be what was just evicted.
+ */
+__noinline int entry_learn(const struct flow_key *of, const struct flow_key *other,
+				  const struct verdict *verdict, const struct question *question, int egress)
+{
+	struct control *ctl = control_get();
+	struct verdict *known;
+	struct flow_key copy, *key = &copy;
+	struct flow *flow;
+
+	if (!ctl || !of || !verdict || !question)
+		return LESSON_FULL;
+	copy = *of;	/* before Linux 6.2, a global function's argument cannot be a map's key */
+	flow = filter_cache_get(key);
+	if (flow && (other ? !key_equal(&flow->other, other) : flow->other.proto)) {
+		if (is_within_host(key, other) != is_within_host(key, &flow->other) &&
+		    is_in_use(&flow->egress, &flow->ingress, question))
+			return LESSON_CONFLICT;
+		/* Of an earlier connection: readers must never see half of each. */
+		bpf_map_delete_elem(&filter_cache, key);
+		flow = NULL;
+	}
 	if (!flow) {
 		struct flow fresh = {};
 
-		if (direction == DIRECTION_EGRESS)
-			fresh.egress = *verdict;
-		else
-			fresh.ingress = *verdict;
-		if (!bpf_map_update_elem(&filter_cache, key, &fresh, BPF_NOEXIST))
-			return LESSON_LEARNED;
+		known = egress ? &fresh.egress : &fresh.ingress;
+		*known = *verdict;
+		known->epoch = question->epoch;
+		known->confirmed_at = question->now;
+		if (other)
+			flow_set_other(&fresh, key, other);
+		if (!bpf_map_update_elem(&filter_cache, key, &fresh, BPF_NOEXIST)) {
+			overload_count(&pressure, question->now);
+			if (evictions_now(ctl) == question->evictions)
+				return LESSON_LEARNED;
+			bpf_map_delete_elem(&filter_cache, key);
+			return LESSON_PAUSED;
+		}
 		flow = filter_cache_get(key);	/* the other init program was faster */
-		if (!flow)
+		if (!flow || (other ? !key_equal(&flow->other, other) : flow->other.proto))
 			return LESSON_FULL;
 	}
-	known = direction == DIRECTION_EGRESS ? &flow->egress : &flow->ingress;
-	lesson = known->ref == verdict->ref && known->epoch == verdict->epoch ? LESSON_CONFIRMED : LESSON_LEARNED;
-	known->ref = verdict->ref;
-	known->outer_port = verdict->outer_port;
-	known->epoch = verdict->epoch;
-	barrier();
-	known->confirmed_at = verdict->confirmed_at;
-	return lesson;
+	return verdict_renew(ctl, egress ? &flow->egress : &flow->ingress, verdict, question);
+}
+
+/*
+ * Enters a verdict for the packets that were asked about. `key` is theirs at
+ * the init hook: another one than `asked`, where they were asked about, when
+ * they are translated, or go to another pod of this host.
+ */
+static __always_inline enum lesson flow_learn(const struct flow_key *key, const struct flow_key *asked,
+					      enum direction direction, struct verdict *verdict,
+					      const struct question *question)
+{
+	enum lesson lesson;
+
+	if (key_equal(asked, key))
+		return entry_learn(key, NULL, verdict, question, direction == DIRECTION_EGRESS);
+	verdict->flags |= VERDICT_REVERSE;
+	lesson = entry_learn(key, asked, verdict, question, direction == DIRECTION_EGRESS);
+	if (lesson != LESSON_LEARNED && lesson != LESSON_CONFIRMED)
+		return lesson;
+	verdict->flags &= ~VERDICT_REVERSE;
+	if (question->from_pod && direction == DIRECTION_INGRESS)
+		verdict->ref |= REF_POD;
+	return entry_learn(asked, key, verdict, question, question->from_pod);
 }
 
 #endif

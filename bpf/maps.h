@@ -25,6 +25,14 @@ struct {
 	__uint(max_entries, 65536);
 } filter_cache SEC(".maps");
 
+/* Likewise over IPv6: apart, so that the keys of IPv4 stay short. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct flow_key6);
+	__type(value, struct flow6);
+	__uint(max_entries, 65536);
+} filter_cache6 SEC(".maps");
+
 /*
  * Egress and ingress caches: arrays of slots. A flow names its slots, so that
  * a hit needs no second hash look-up; a generation in each slot tells whether
@@ -90,6 +98,21 @@ struct {
 	__uint(max_entries, 65536);
 } pending SEC(".maps");
 
+/* Room for what a lesson makes and the stack has no room for. Nothing is kept there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct host);
+	__uint(max_entries, 1);
+} draft SEC(".maps");
+
+static __always_inline struct host *draft_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&draft, &zero);
+}
+
 static __always_inline struct control *control_get(void)
 {
 	__u32 zero = 0;
@@ -100,6 +123,43 @@ static __always_inline struct control *control_get(void)
 static __always_inline struct flow *filter_cache_get(const struct flow_key *key)
 {
 	return bpf_map_lookup_elem(&filter_cache, key);
+}
+
+/* A flow that begins or ends: what is cached of it does not hold any more, at either of its ends. */
+static __noinline int filter_cache_forget(const struct flow_key *key)
+{
+	struct flow *flow;
+	struct flow_key other;
+
+	flow = bpf_map_lookup_elem(&filter_cache, key);
+	if (!flow)
+		return 0;
+	other = flow->other;
+	bpf_map_delete_elem(&filter_cache, key);
+	if (other.proto)
+		bpf_map_delete_elem(&filter_cache, &other);
+	return 1;
+}
+
+static __always_inline struct flow6 *filter_cache6_get(const struct flow_key6 *key)
+{
+	return bpf_map_lookup_elem(&filter_cache6, key);
+}
+
+/* As filter_cache_forget(). */
+static __noinline int filter_cache6_forget(const struct flow_key6 *key)
+{
+	struct flow_key6 other;
+	struct flow6 *flow;
+
+	flow = bpf_map_lookup_elem(&filter_cache6, key);
+	if (!flow)
+		return 0;
+	other = flow->other;
+	bpf_map_delete_elem(&filter_cache6, key);
+	if (other.proto)
+		bpf_map_delete_elem(&filter_cache6, &other);
+	return 1;
 }
 
 static __always_inline ref_t ref_make(__u32 slot, __u32 generation)

@@ -63,8 +63,16 @@ static __always_inline int routed_into_tunnel(struct __sk_buff *skb, const struc
 		};
 		long found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 
-		if ((found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) &&
-		    fib.ifindex == tunnel->ifindex && pkt->size <= tunnel->mtu)
+		if ((found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) || pkt->size > tunnel->mtu)
+			continue;
+		if (fib.ifindex == tunnel->ifindex)
+			return 1;
+		/*
+		 * A switch has the host send to it, by a remote gateway, what goes into its tunnel. Pods of this host
+		 * have no gateway, Services a link-local one (169.254.0.0/16).
+		 */
+		if (tunnel->flags & TUNNEL_FLOW_BASED && fib.ifindex == tunnel->gateway &&
+		    fib.ipv4_dst != pkt->key.remote_ip && (fib.ipv4_dst & bpf_htonl(0xffff0000)) != bpf_htonl(0xa9fe0000))
 			return 1;
 	}
 	return 0;

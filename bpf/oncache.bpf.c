@@ -6,6 +6,10 @@
  *
  *   pod --[veth]-- egress ........ fallback ........ egress_init --[uplink]-- wire
  *   pod --[veth]-- ingress_init .. fallback ........ ingress ------[uplink]-- wire
+ *
+ * Inner IPv6 has functions of its own for each, in ipv6.h: where a program has
+ * found that a packet is not IPv4, so that IPv4 pays nothing for it. A fifth
+ * program, in forget.h, hears of connection tracking entries that end.
  */
 #include "oncache.h"
 #include "parse.h"
@@ -13,19 +17,37 @@
 #include "maps.h"
 #include "backoff.h"
 #include "conntrack.h"
+#include "conntrack6.h"
 #include "encap.h"
+#include "encap6.h"
+#include "forget.h"
 #include "learn.h"
+#include "learn6.h"
 #include "mark.h"
+#include "translate.h"
+#include "translate6.h"
 
 #define NEXT (-1)	/* TCX_NEXT, TC_ACT_UNSPEC */
 #define DROP 2		/* TC_ACT_SHOT */
+#define PACKET_HOST 0	/* linux/if_packet.h */
+
+/*
+ * The programs' functions for IPv6, in ipv6.h. Not static: the verifier goes
+ * through such a function once, not for each way to its call.
+ */
+__noinline int egress6(struct __sk_buff *skb, struct control *ctl);
+__noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel);
+__noinline int ingress6(struct __sk_buff *skb, struct control *ctl);
+__noinline int ingress_init6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel);
 
 /* What a hit needs, and what else the miss path wants to know. */
 struct found {
 	struct flow *flow;
 	struct host *host;
 	struct pod *pod;
+	struct pod *target;	/* egress: another pod of this host, instead of a remote host */
 	jiffies_t now;
+	__u32 flags;		/* VERDICT_* of the direction that is used */
 };
 
 /* To the fallback, without a question. */
@@ -33,6 +55,38 @@ static __always_inline int pass(struct __sk_buff *skb, enum direction direction,
 {
 	count(direction, reason, direction == DIRECTION_EGRESS ? skb->len : skb->len - ENCAP_LEN);
 	return NEXT;
+}
+
+/*
+ * One direction is confirmed, the other one has never been seen, or its only
+ * packet fell into a pause: asking about every packet would not help.
+ */
+static __always_inline int waits_for_reverse(const struct found *found, enum direction direction)
+{
+	const struct flow *flow = found->flow;
+
+	return flow && found->now - (direction == DIRECTION_EGRESS ? flow->egress : flow->ingress).confirmed_at <=
+			       settings.retry;
+}
+
+/* The reason why this packet misses, unless its flow is to be left in peace. */
+static __always_inline enum reason ask(const struct pressure *on, __u32 hash, const struct found *found,
+				       enum direction direction, enum reason reason)
+{
+	if (reason != REASON_FLOW_MISS)
+		return reason;
+	if (backoff_waits(hash, direction, found->now))
+		return REASON_BACKOFF;
+	return backoff_overload(on, hash, direction, found->now) ? REASON_OVERLOAD : reason;
+}
+
+/* Whether the fallback is to be asked about a packet that misses for this reason. */
+static __always_inline int asks(const struct control *ctl, const struct found *found, enum direction direction,
+				enum reason reason)
+{
+	return ctl->learning && reason != REASON_DSCP && reason != REASON_BACKOFF && reason != REASON_OVERLOAD &&
+	       reason != REASON_MTU && reason != REASON_OUTER &&
+	       !(reason == REASON_REVERSE && waits_for_reverse(found, direction));
 }
 
 /* To the fallback, asking it what it does. */
@@ -43,9 +97,9 @@ static __always_inline int miss(struct __sk_buff *skb, const struct control *ctl
 
 	if (mark_is_foreign(pkt, found->now))
 		reason = REASON_DSCP;
-	else if (reason == REASON_FLOW_MISS && backoff_waits(&pkt->key, direction, found->now))
-		reason = REASON_BACKOFF;
-	else if (ctl->learning && reason != REASON_MTU && reason != REASON_OUTER)
+	else
+		reason = ask(&pressure, flow_hash(&pkt->key), found, direction, reason);
+	if (asks(ctl, found, direction, reason))
 		mark_set(skb, ctl, pkt, direction, offset, found->flow && found->flow->egress.epoch == ctl->epoch,
 			 found->now);
 	return pass(skb, direction, reason);
@@ -68,8 +122,8 @@ static __always_inline int tcp_control(struct __sk_buff *skb, const struct contr
 		if (ctl->learning && !is_foreign)
 			mark_set(skb, ctl, pkt, direction, offset, filter_cache_get(&pkt->key) != NULL, now);
 	} else {
-		bpf_map_delete_elem(&filter_cache, &pkt->key);
-		backoff_reset(&pkt->key, pkt->tcp_flags & (TCP_FIN | TCP_RST), now);
+		filter_cache_forget(&pkt->key);
+		backoff_reset(flow_hash(&pkt->key), pkt->tcp_flags & (TCP_FIN | TCP_RST), now);
 	}
 	return pass(skb, direction, REASON_TCP_FLAGS);
 }
@@ -96,10 +150,10 @@ static __always_inline enum reason usable(struct verdict *used, const struct ver
 	return REASON_FAST;
 }
 
-static __always_inline enum reason look_up(const struct control *ctl, const struct packet *pkt,
-					   enum direction direction, struct found *found)
+/* Of `flow`, only what a flow6 has too is looked at. */
+static __always_inline enum reason look_up(const struct control *ctl, struct flow *flow, enum direction direction,
+					   struct found *found)
 {
-	struct flow *flow = filter_cache_get(&pkt->key);
 	enum reason reason;
 
 	found->flow = flow;
@@ -112,9 +166,17 @@ static __always_inline enum reason look_up(const struct control *ctl, const stru
 		reason = usable(&flow->ingress, &flow->egress, ctl->epoch, found->now);
 	if (reason)
 		return reason;
-	found->host = egress_cache_get(flow->egress.ref);
-	if (!found->host)
-		return REASON_HOST_MISS;
+	found->flags = direction == DIRECTION_EGRESS ? flow->egress.flags : flow->ingress.flags;
+	if (found->flags & VERDICT_REVERSE)
+		return REASON_FLOW_MISS;
+	found->host = egress_cache_get(flow->egress.ref);	/* none has the number of a REF_POD */
+	if (!found->host) {
+		if (direction == DIRECTION_INGRESS || !(flow->egress.ref & REF_POD))
+			return REASON_HOST_MISS;
+		found->target = ingress_cache_get(flow->egress.ref & ~(ref_t)REF_POD);
+		if (!found->target)
+			return REASON_POD_MISS;
+	}
 	found->pod = ingress_cache_get(flow->ingress.ref);
 	if (!found->pod)
 		return REASON_POD_MISS;
@@ -129,19 +191,92 @@ static __always_inline void count_hit(struct __sk_buff *skb, struct flow *flow, 
 }
 
 /* Whether this packet is one of the pod that the flow belongs to, and may be sent as the others were. */
-static __always_inline enum reason egress_check(struct __sk_buff *skb, const struct packet *pkt,
-						const struct found *found)
+static __always_inline enum reason egress_check(struct __sk_buff *skb, __u32 size, const struct found *found)
 {
+	const struct outer *template = (const void *)found->host->template;
 	const void *frame = (void *)(long)skb->data;
 
 	if (found->pod->veth != skb->ifindex)
 		return REASON_VETH;
-	if (frame + ETH_HLEN > (void *)(long)skb->data_end ||
-	    !words_equal(frame, found->pod->from_pod, sizeof(found->pod->from_pod)))
+	if (frame + ETH_HLEN > (void *)(long)skb->data_end)
 		return REASON_MAC;
-	if (pkt->size > found->host->mtu || skb->len > 65535 + ETH_HLEN - ENCAP_LEN)
+	if (!words_equal(frame, found->pod->from_pod, sizeof(found->pod->from_pod)) &&
+	    !(found->flags & VERDICT_BRIDGED && mac_equal(frame, template->inner_eth.h_dest) &&
+	      mac_equal(frame + ETH_ALEN, found->pod->macs)))
+		return REASON_MAC;
+	if (size > found->host->mtu || skb->len > 65535 + ETH_HLEN - ENCAP_LEN)
 		return REASON_MTU;
 	return REASON_FAST;
+}
+
+/*
+ * A bridge that calls iptables gives a frame whose destination is translated
+ * to another of its pods that pod's MAC address, and goes on bridging
+ * (br_nf_pre_routing_finish_bridge() of net/bridge/br_netfilter_hooks.c).
+ */
+static __always_inline int is_bridged_to(const struct packet *pkt, const struct flow *flow)
+{
+	return flow->egress.flags & VERDICT_TRANSLATED && flow->other.local_ip != pkt->key.remote_ip;
+}
+
+/* Likewise for a packet to another pod of this host: sent to the router, or bridged to that pod's MAC address. */
+static __always_inline enum reason local_check(struct __sk_buff *skb, __u32 size, int bridged_to,
+					       const struct found *found)
+{
+	const void *frame = (void *)(long)skb->data;
+	const struct pod *pod = found->pod, *target = found->target;
+	int to_pod = found->flags & VERDICT_BRIDGED && !bridged_to;
+
+	if (pod->veth != skb->ifindex)
+		return REASON_VETH;
+	if (frame + ETH_HLEN > (void *)(long)skb->data_end ||
+	    !mac_equal(frame, to_pod ? target->macs : pod->from_pod) ||
+	    !mac_equal(frame + ETH_ALEN, pod->macs))
+		return REASON_MAC;
+	return size > target->mtu ? REASON_MTU : REASON_FAST;
+}
+
+/* Into a pod. */
+static __always_inline int deliver(struct __sk_buff *skb, const struct pod *pod)
+{
+	/*
+	 * bpf_redirect_peer() is the short way, straight into the pod's
+	 * namespace, but it passes by the veth's egress qdisc.
+	 */
+	if (pod->veth_flags & VETH_SHAPED)
+		return bpf_redirect(pod->veth, 0);
+	return bpf_redirect_peer(pod->veth, 0);
+}
+
+/* To another pod of this host. */
+static __noinline int egress_local(struct __sk_buff *skb, struct packet *pkt, struct flow *flow, const struct pod *target)
+{
+	__u32 bytes, flags;
+	int failed = 0;
+
+	if (!skb || !pkt || !flow || !target)
+		return NEXT;
+	bytes = skb->len;
+	flags = flow->egress.flags;
+	if (flags & VERDICT_TRANSLATED)
+		translate_head(pkt, flow);
+	if (!(flags & VERDICT_BRIDGED))
+		failed = readdress(skb, pkt, target);
+	else if (flags & VERDICT_TRANSLATED)
+		failed = bpf_skb_store_bytes(skb, ETH_HLEN, &pkt->head, sizeof(pkt->head), 0) ||
+			 (is_bridged_to(pkt, flow) && bpf_skb_store_bytes(skb, 0, target->macs, ETH_ALEN, 0));
+	/* Nothing was written yet: a packet whose headers cannot be. */
+	if (failed)
+		return pass(skb, DIRECTION_EGRESS, REASON_REFUSED);
+	if (flags & VERDICT_TRANSLATED && translate(skb, ETH_HLEN, flow, pkt->key.proto, 1)) {
+		count(DIRECTION_EGRESS, REASON_DROP, bytes);
+		return DROP;
+	}
+	/* The frame was addressed to the router or to the other pod, not to the veth. */
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	count_hit(skb, flow, DIRECTION_EGRESS, bytes);
+	return deliver(skb, target);
 }
 
 /* A packet leaves a pod: host-side veth, tc ingress. */
@@ -165,15 +300,20 @@ int egress(struct __sk_buff *skb)
 	if (!reason && pkt.head.ttl <= 1)
 		reason = REASON_TTL;
 	if (reason)
-		return pass(skb, direction, reason);
+		return reason == REASON_NOT_IPV4 && frame_is_ipv6(skb) ? egress6(skb, ctl) : pass(skb, direction, reason);
 
-	reason = look_up(ctl, &pkt, direction, &found);
+	reason = look_up(ctl, filter_cache_get(&pkt.key), direction, &found);
 	if (!reason)
-		reason = egress_check(skb, &pkt, &found);
+		reason = found.target ? local_check(skb, pkt.size, is_bridged_to(&pkt, found.flow), &found) :
+					egress_check(skb, pkt.size, &found);
 	if (reason)
 		return miss(skb, ctl, &pkt, &found, direction, reason);
+	if (found.target)
+		return egress_local(skb, &pkt, found.flow, found.target);
 
-	switch (encapsulate(skb, &pkt, found.host, found.flow->egress.outer_port)) {
+	if (found.flags & VERDICT_TRANSLATED)
+		translate_head(&pkt, found.flow);
+	switch (encapsulate(skb, &pkt, found.host, found.pod, found.flow->egress.outer_port)) {
 	case CHANGE_REFUSED:
 		return pass(skb, direction, REASON_REFUSED);
 	case CHANGE_BROKEN:
@@ -182,41 +322,48 @@ int egress(struct __sk_buff *skb)
 	case CHANGE_DONE:
 		break;
 	}
+	if (found.flags & VERDICT_TRANSLATED && translate(skb, INNER_OFFSET, found.flow, pkt.key.proto, 0)) {
+		count(direction, REASON_DROP, bytes);
+		return DROP;
+	}
 	count_hit(skb, found.flow, direction, bytes);
 	return bpf_redirect(found.host->uplink, 0);
 }
 
 /* Teaches from a packet that the fallback has encapsulated. */
-static __noinline int egress_lesson(struct __sk_buff *skb, struct packet *pkt, struct control *ctl,
-				    struct tunnel *tunnel, jiffies_t now)
+__noinline int egress_lesson(struct __sk_buff *skb, const struct tunnel *tunnel,
+			     const struct question *question, struct verdict *verdict)
 {
-	struct verdict verdict = { .confirmed_at = now };
-	struct host host = {};
-	struct outer *outer;
-	struct outer *template = (void *)host.template;
+	struct host *host = draft_get();
+	struct outer *outer, *template;
 
-	if (!skb || !pkt || !ctl || !tunnel)
+	if (!skb || !tunnel || !question || !verdict || !host)
 		return LESSON_UNFIT;
+	verdict->flags = question->translated ? VERDICT_TRANSLATED : 0;
+	template = (void *)host->template;
 	outer = outer_get(skb);
 	if (!outer)
 		return LESSON_UNFIT;
-	/* Routed by this host through the tunnel device: its MAC is the inner source. */
-	if (!mac_equal(outer->inner_eth.h_source, tunnel->mac.b) || outer->inner_eth.h_dest[0] & 1)
+	if ((!question->bridged && !mac_equal(outer->inner_eth.h_source, tunnel->mac.b)) ||
+	    outer->inner_eth.h_dest[0] & 1)
 		return LESSON_UNFIT;
+	if (question->bridged)
+		verdict->flags |= VERDICT_BRIDGED;
 
-	verdict.epoch = ctl->epoch;
-	verdict.outer_port = outer->udp.source;
-	host.uplink = skb->ifindex;
-	host.remote_ip = outer->ip.daddr;
-	host.local_ip = outer->ip.saddr;
-	host.vni = tunnel->vni;
-	host.mtu = tunnel->mtu;
-	host.tunnel_flags = tunnel->flags;
-	host.tunnel = tunnel->ifindex;
+	verdict->outer_port = outer->udp.source;
+	host->uplink = skb->ifindex;
+	host->remote_ip = outer->ip.daddr;
+	host->local_ip = outer->ip.saddr;
+	host->vni = outer->tunnel.vni;
+	host->mtu = tunnel->mtu;
+	host->tunnel_flags = (tunnel->flags & (TUNNEL_INHERIT | TUNNEL_FLOW_BASED)) |
+			     (question->bridged ? TUNNEL_BRIDGED : 0);
+	host->tunnel = tunnel->ifindex;
 	/* Away from the IDs that the tunnel device itself is using. */
-	host.ip_id = bpf_ntohs(outer->ip.id) + 0x8000;
+	host->ip_id = bpf_ntohs(outer->ip.id) + 0x8000;
 
 	words_copy(template, outer, OUTER_LEN);
+	template->inner_eth.h_proto = bpf_htons(ETH_P_IP);	/* of IPv6 packets encap6.h sets it */
 	template->ip.tot_len = 0;
 	template->ip.id = 0;
 	template->ip.check = 0;
@@ -229,48 +376,108 @@ static __noinline int egress_lesson(struct __sk_buff *skb, struct packet *pkt, s
 		template->ip.frag_off = 0;
 	template->udp.source = 0;
 	template->udp.len = 0;
-	host.checksum = csum_fold(csum_ipv4_stack(&template->ip));
+	if (question->bridged)
+		__builtin_memset(template->inner_eth.h_source, 0, ETH_ALEN);
+	host->checksum = csum_fold(csum_ipv4_stack(&template->ip));
 
-	verdict.ref = egress_cache_learn(&host, now);
-	if (!verdict.ref)
-		return LESSON_FULL;
-	return filter_cache_learn(&pkt->key, DIRECTION_EGRESS, &verdict);
+	verdict->ref = egress_cache_learn(host, question->now);
+	return verdict->ref ? LESSON_LEARNED : LESSON_FULL;
 }
 
-static __always_inline enum lesson lesson_allowed(const struct control *ctl, jiffies_t now)
+/*
+ * Whether something may be learned now. What comes first is read before
+ * anything is asked: an eviction from then on makes the lesson void.
+ */
+static __always_inline enum lesson question_open(struct control *ctl, int from_pod, __u32 zone,
+						 struct question *question)
 {
-	return ctl->learning && now >= ctl->learn_after ? LESSON_LEARNED : LESSON_PAUSED;
+	question->evictions = evictions_now(ctl);
+	question->epoch = ctl->epoch;
+	question->now = bpf_jiffies64();
+	question->from_pod = from_pod;
+	question->zone = zone;
+	return ctl->learning && question->now >= ctl->learn_after ? LESSON_LEARNED : LESSON_PAUSED;
 }
 
 /* What connection tracking, or in dscp mode the fallback's rule, says of the flow; a refusal is remembered. */
 static __always_inline enum lesson established(struct __sk_buff *skb, const struct packet *pkt,
-					       enum direction direction, enum marked marked, jiffies_t now)
+					       enum direction direction, enum marked marked,
+					       const struct question *question, struct flow_key *asked)
 {
 	enum lesson lesson;
 
 	if (settings.mark_mode == MARK_DSCP)
 		lesson = marked == MARKED ? LESSON_LEARNED : LESSON_NOT_ESTABLISHED;
 	else
-		lesson = conntrack_established(skb, pkt, direction);
+		lesson = conntrack_established(skb, pkt, direction, question, asked);
 	if (lesson)
-		backoff_declined(&pkt->key, direction, now);
+		backoff_declined(flow_hash(asked), question->from_pod ? DIRECTION_EGRESS : DIRECTION_INGRESS,
+				 question->now);
 	return lesson;
+}
+
+/* Routed by this host into the tunnel, its MAC address is the inner source. */
+static __always_inline int is_bridged_into(struct __sk_buff *skb, const struct tunnel *tunnel)
+{
+	const struct outer *outer = outer_get(skb);
+
+	return tunnel->flags & TUNNEL_PORT && outer && !mac_equal(outer->inner_eth.h_source, tunnel->mac.b);
+}
+
+/* A marked packet of the tunnel leaves the host. */
+__noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel)
+{
+	const enum direction direction = DIRECTION_EGRESS;
+	enum marked marked = MARKED;
+	enum lesson lesson = LESSON_UNFIT;
+	struct question question = {};
+	struct verdict verdict = {};
+	struct flow_key asked;
+	struct outer *outer;
+	struct packet pkt = {};
+	enum reason reason;
+
+	if (!skb || !ctl || !tunnel)
+		return NEXT;
+	outer = outer_get(skb);
+	if (!outer)
+		return NEXT;
+	reason = outer_check(skb, outer, tunnel);
+	if (!reason)
+		reason = parse_ipv4(skb, INNER_OFFSET, direction, &pkt);
+	if (settings.mark_mode == MARK_DSCP) {
+		if (reason && reason != REASON_TCP_FLAGS)
+			return NEXT;
+		marked = mark_take_dscp(skb, &pkt, INNER_OFFSET, bpf_jiffies64());
+		if (marked == MARKED_NOT)
+			return NEXT;
+	}
+	if (marked == MARKED_FORGED) {
+		lesson = LESSON_FORGED;
+	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack(&pkt))) {
+		lesson = question_open(ctl, 1, tunnel->zone, &question);
+		asked = pkt.key;
+		question.bridged = is_bridged_into(skb, tunnel);
+		if (!lesson && !(question.bridged && tunnel->flags & TUNNEL_UNTRACKED))
+			lesson = established(skb, &pkt, direction, marked, &question, &asked);
+		question.translated = !key_equal(&asked, &pkt.key);
+		if (!lesson)
+			lesson = egress_lesson(skb, tunnel, &question, &verdict);
+		if (!lesson)
+			lesson = flow_learn(&pkt.key, &asked, direction, &verdict, &question);
+	}
+	count_lesson(direction, lesson);
+	return NEXT;
 }
 
 /* A packet leaves the host: uplink, tc egress. */
 SEC("tc")
 int egress_init(struct __sk_buff *skb)
 {
-	const enum direction direction = DIRECTION_EGRESS;
-	enum marked marked = MARKED;
-	enum lesson lesson = LESSON_UNFIT;
 	struct tunnel *tunnel;
 	struct control *ctl;
 	struct outer *outer;
-	struct packet pkt = {};
-	enum reason reason;
 	int port_known = 0;
-	jiffies_t now;
 
 	if (settings.mark_mode == MARK_METADATA) {
 		if (!(skb->mark & settings.mark))
@@ -286,50 +493,33 @@ int egress_init(struct __sk_buff *skb)
 	outer = outer_get(skb);
 	if (!outer || ethertype(&outer->eth) != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP)
 		return NEXT;
-	tunnel = tunnel_of(ctl, skb->ifindex, outer->udp.dest, outer->vxlan.vni, &port_known);
+	tunnel = tunnel_of(ctl, skb->ifindex, outer->udp.dest, outer->tunnel.vni, &port_known);
 	if (!tunnel)
 		return NEXT;
-	reason = outer_check(skb, outer);
-	if (!reason)
-		reason = parse_ipv4(skb, INNER_OFFSET, direction, &pkt);
-	now = bpf_jiffies64();
-	if (settings.mark_mode == MARK_DSCP) {
-		if (reason && reason != REASON_TCP_FLAGS)
-			return NEXT;
-		marked = mark_take_dscp(skb, &pkt, INNER_OFFSET, now);
-		if (marked == MARKED_NOT)
-			return NEXT;
-	}
-	if (marked == MARKED_FORGED) {
-		lesson = LESSON_FORGED;
-	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack(&pkt))) {
-		lesson = lesson_allowed(ctl, now);
-		if (!lesson)
-			lesson = established(skb, &pkt, direction, marked, now);
-		if (!lesson)
-			lesson = egress_lesson(skb, &pkt, ctl, tunnel, now);
-	}
-	count_lesson(direction, lesson);
-	return NEXT;
+	return ethertype(&outer->inner_eth) == bpf_htons(ETH_P_IPV6) ? egress_init6(skb, ctl, tunnel) :
+									egress_init4(skb, ctl, tunnel);
 }
 
 /* Whether an encapsulated packet comes from where the fallback sends this flow, and the way back it takes. */
-static __always_inline enum reason ingress_check(struct __sk_buff *skb, const struct outer *outer,
-						 struct packet *pkt, const struct found *found)
+static __always_inline enum reason ingress_check(struct __sk_buff *skb, const struct outer *outer, __u32 size,
+						 const struct found *found)
 {
 	const struct outer *template = (const void *)found->host->template;
 	const struct host *host = found->host;
 	const struct iphdr *ip = &outer->ip;
 
-	if (ip->saddr != host->remote_ip || ip->daddr != host->local_ip || outer->vxlan.vni != host->vni ||
-	    skb->ifindex != host->uplink || skb->pkt_type != 0 /* PACKET_HOST */)
+	if (ip->saddr != host->remote_ip || ip->daddr != host->local_ip || outer->tunnel.vni != host->vni ||
+	    skb->ifindex != host->uplink || skb->pkt_type != PACKET_HOST)
 		return REASON_PEER;
-	if (!mac_equal(outer->inner_eth.h_dest, template->inner_eth.h_source) ||
-	    !mac_equal(outer->inner_eth.h_source, template->inner_eth.h_dest))
+	/* All gateways of a switch have one address for each other: their own one says nothing. */
+	if (host->tunnel_flags & TUNNEL_FLOW_BASED) {
+		if (!mac_equal(outer->inner_eth.h_dest, template->inner_eth.h_dest))
+			return REASON_MAC;
+	} else if (!mac_equal(outer->inner_eth.h_source, template->inner_eth.h_dest) ||
+	    !mac_equal(outer->inner_eth.h_dest,
+		       found->flags & VERDICT_BRIDGED ? found->pod->macs : template->inner_eth.h_source))
 		return REASON_MAC;
-	if (pkt->size > found->pod->mtu)
-		return REASON_MTU;
-	return ecn_decapsulate(pkt, ip->tos) ? REASON_FAST : REASON_OUTER;
+	return size > found->pod->mtu ? REASON_MTU : REASON_FAST;
 }
 
 /* A packet arrives at the host: uplink, tc ingress. */
@@ -355,7 +545,7 @@ int ingress(struct __sk_buff *skb)
 	ctl = control_get();
 	if (!ctl)
 		return NEXT;
-	tunnel = tunnel_of(ctl, skb->ifindex, outer->udp.dest, outer->vxlan.vni, &port_known);
+	tunnel = tunnel_of(ctl, skb->ifindex, outer->udp.dest, outer->tunnel.vni, &port_known);
 	if (!tunnel && !port_known)
 		return NEXT;
 	bytes = skb->len - ENCAP_LEN;
@@ -363,11 +553,9 @@ int ingress(struct __sk_buff *skb)
 		return pass(skb, direction, REASON_PAUSED);
 	if (skb->vlan_present)
 		return pass(skb, direction, REASON_VLAN);
-	reason = outer_check(skb, outer);
-	if (!reason && !tunnel)
-		reason = REASON_VNI;
+	reason = tunnel ? outer_check(skb, outer, tunnel) : REASON_VNI;
 	if (reason)
-		return pass(skb, direction, reason);
+		return reason == REASON_NOT_IPV4 ? ingress6(skb, ctl) : pass(skb, direction, reason);
 	reason = parse_ipv4(skb, INNER_OFFSET, direction, &pkt);
 	if (reason == REASON_TCP_FLAGS)
 		return tcp_control(skb, ctl, &pkt, direction);
@@ -376,13 +564,17 @@ int ingress(struct __sk_buff *skb)
 	if (reason)
 		return pass(skb, direction, reason);
 
-	reason = look_up(ctl, &pkt, direction, &found);
+	reason = look_up(ctl, filter_cache_get(&pkt.key), direction, &found);
 	if (!reason)
-		reason = ingress_check(skb, outer, &pkt, &found);
+		reason = ingress_check(skb, outer, pkt.size, &found);
+	if (!reason && !ecn_decapsulate(&pkt, outer->ip.tos))
+		reason = REASON_OUTER;
 	if (reason)
 		return miss(skb, ctl, &pkt, &found, direction, reason);
 
-	switch (decapsulate(skb, &pkt, found.pod)) {
+	if (found.flags & VERDICT_TRANSLATED)
+		translate_head(&pkt, found.flow);
+	switch (decapsulate(skb, &pkt, found.pod, found.host, found.flags & VERDICT_BRIDGED)) {
 	case CHANGE_REFUSED:
 		return pass(skb, direction, REASON_REFUSED);
 	case CHANGE_BROKEN:
@@ -391,49 +583,44 @@ int ingress(struct __sk_buff *skb)
 	case CHANGE_DONE:
 		break;
 	}
+	if (found.flags & VERDICT_TRANSLATED && translate(skb, ETH_HLEN, found.flow, pkt.key.proto, 1)) {
+		count(direction, REASON_DROP, bytes);
+		return DROP;
+	}
 	count_hit(skb, found.flow, direction, bytes);
-	/*
-	 * bpf_redirect_peer() is the short way, straight into the pod's
-	 * namespace, but it passes by the veth's egress qdisc.
-	 */
-	if (found.pod->veth_flags & VETH_SHAPED)
-		return bpf_redirect(found.pod->veth, 0);
-	return bpf_redirect_peer(found.pod->veth, 0);
+	return deliver(skb, found.pod);
 }
 
-/* Teaches from a packet that the fallback delivers. */
-static __noinline int ingress_lesson(struct __sk_buff *skb, struct packet *pkt, struct control *ctl, jiffies_t now)
+/* Teaches from a packet that the fallback delivers: from a remote host, or from another pod of this one. */
+__noinline int ingress_lesson(struct __sk_buff *skb, const ipv6_t *ip, const struct veth *veth,
+			      const struct question *question, struct verdict *verdict)
 {
-	struct verdict verdict = { .confirmed_at = now };
+	const __u8 *routed_by;
 	struct pod pod = {};
 	struct ethhdr *eth;
-	struct veth *veth;
 
-	if (!skb || !pkt || !ctl)
+	if (!skb || !ip || !veth || !question || !verdict)
 		return LESSON_UNFIT;
-	veth = veth_get(skb->ifindex);
-	if (!veth)
-		return LESSON_DEVICE;
 	eth = (void *)(long)skb->data;
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end || eth->h_dest[0] & 1)
 		return LESSON_UNFIT;
-	pod.ip = pkt->key.local_ip;
+	pod.ip = *ip;
 	pod.veth = skb->ifindex;
 	pod.veth_flags = veth->flags;
-	pod.mtu = veth->mtu;
-	__builtin_memcpy(pod.macs, eth, sizeof(pod.macs));
-	__builtin_memcpy(pod.from_pod, eth->h_source, ETH_ALEN);
-	__builtin_memcpy(pod.from_pod + ETH_ALEN, eth->h_dest, ETH_ALEN);
+	pod.mtu = veth->mtu < 65535 ? veth->mtu : 65535;
+	__builtin_memcpy(pod.macs, eth->h_dest, ETH_ALEN);
+	routed_by = question->from_pod || question->bridged ? veth->router.b : eth->h_source;
+	__builtin_memcpy(pod.macs + ETH_ALEN, routed_by, ETH_ALEN);
+	__builtin_memcpy(pod.from_pod, pod.macs + ETH_ALEN, ETH_ALEN);
+	__builtin_memcpy(pod.from_pod + ETH_ALEN, pod.macs, ETH_ALEN);
 
-	verdict.epoch = ctl->epoch;
-	verdict.ref = ingress_cache_learn(&pod, now);
-	if (!verdict.ref)
-		return LESSON_FULL;
-	return filter_cache_learn(&pkt->key, DIRECTION_INGRESS, &verdict);
+	verdict->ref = ingress_cache_learn(&pod, routed_by == eth->h_source, question->now);
+	verdict->flags = (question->translated ? VERDICT_TRANSLATED : 0) | (question->bridged ? VERDICT_BRIDGED : 0);
+	return verdict->ref ? LESSON_LEARNED : LESSON_FULL;
 }
 
-/* Whether a packet came in through a tunnel device: from there, and not from another pod of this host. */
-static __always_inline int from_tunnel(const struct control *ctl, ifindex_t ifindex)
+/* The tunnel device through which a packet came in; none: it is from another pod of this host. */
+static __always_inline const struct tunnel *tunnel_behind(const struct control *ctl, ifindex_t ifindex)
 {
 	__u32 i;
 
@@ -441,22 +628,84 @@ static __always_inline int from_tunnel(const struct control *ctl, ifindex_t ifin
 		if (i >= ctl->tunnel_count)
 			break;
 		if (ctl->tunnels[i].ifindex == ifindex)
-			return 1;
+			return &ctl->tunnels[i];
 	}
-	return 0;
+	return NULL;
+}
+
+/* What is routed to a pod has its router's MAC address, what is bridged has its sender's. */
+static __always_inline int is_bridged(struct __sk_buff *skb, const struct veth *veth)
+{
+	const struct ethhdr *eth = (void *)(long)skb->data;
+
+	return (void *)(eth + 1) <= (void *)(long)skb->data_end && !mac_equal(eth->h_source, veth->router.b);
+}
+
+/* By a switch, past its gateway: what else it did with the packet is not known. */
+static __always_inline int is_switched(struct __sk_buff *skb, const struct tunnel *tunnel, const struct veth *veth)
+{
+	return tunnel && tunnel->flags & TUNNEL_FLOW_BASED && is_bridged(skb, veth);
+}
+
+/* A marked packet enters a pod; without `tunnel` it is from another one of this host. */
+__noinline int ingress_init4(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel)
+{
+	const enum direction direction = DIRECTION_INGRESS;
+	enum marked marked = MARKED;
+	enum lesson lesson = LESSON_UNFIT;
+	struct question question = {};
+	struct verdict verdict = {};
+	struct flow_key untranslated, asked;
+	struct packet pkt = {};
+	struct veth *veth;
+	enum reason reason;
+	ipv6_t ip;
+
+	if (!skb || !ctl)
+		return NEXT;
+	reason = parse_frame(skb, direction, &pkt);
+	if (settings.mark_mode == MARK_DSCP) {
+		if (reason && reason != REASON_TCP_FLAGS)
+			return NEXT;
+		marked = mark_take_dscp(skb, &pkt, ETH_HLEN, bpf_jiffies64());
+		if (marked == MARKED_NOT)
+			return NEXT;
+	}
+	if (!tunnel && settings.mark_mode == MARK_DSCP)
+		return NEXT;
+	veth = veth_get(skb->ifindex);
+	if (marked == MARKED_FORGED) {
+		lesson = LESSON_FORGED;
+	} else if (!veth) {
+		lesson = LESSON_DEVICE;
+	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack(&pkt))) {
+		lesson = question_open(ctl, !tunnel, tunnel ? tunnel->zone : veth->zone, &question);
+		untranslated = pkt.key;
+		if (!tunnel)
+			key_swap(&untranslated, &pkt.key);
+		asked = untranslated;
+		question.bridged = (!tunnel || tunnel->flags & TUNNEL_PORT) && is_bridged(skb, veth);
+		if (!lesson && !(question.bridged && veth->flags & VETH_UNTRACKED))
+			lesson = established(skb, &pkt, direction, marked, &question, &asked);
+		question.translated = !key_equal(&asked, &untranslated);
+		if (!lesson && is_switched(skb, tunnel, veth))
+			lesson = LESSON_UNFIT;
+		ip6_of(&ip, pkt.key.local_ip);
+		if (!lesson)
+			lesson = ingress_lesson(skb, &ip, veth, &question, &verdict);
+		if (!lesson)
+			lesson = flow_learn(&pkt.key, &asked, direction, &verdict, &question);
+	}
+	count_lesson(direction, lesson);
+	return NEXT;
 }
 
 /* A packet enters a pod: host-side veth, tc egress. */
 SEC("tc")
 int ingress_init(struct __sk_buff *skb)
 {
-	const enum direction direction = DIRECTION_INGRESS;
-	enum marked marked = MARKED;
-	enum lesson lesson = LESSON_UNFIT;
-	struct packet pkt = {};
+	const struct tunnel *tunnel;
 	struct control *ctl;
-	enum reason reason;
-	jiffies_t now;
 
 	if (settings.mark_mode == MARK_METADATA) {
 		if (!(skb->mark & settings.mark))
@@ -464,28 +713,15 @@ int ingress_init(struct __sk_buff *skb)
 		skb->mark &= ~settings.mark;
 	}
 	ctl = control_get();
-	if (!ctl || !from_tunnel(ctl, skb->ingress_ifindex))
+	if (!ctl)
 		return NEXT;
-	reason = parse_frame(skb, direction, &pkt);
-	now = bpf_jiffies64();
-	if (settings.mark_mode == MARK_DSCP) {
-		if (reason && reason != REASON_TCP_FLAGS)
-			return NEXT;
-		marked = mark_take_dscp(skb, &pkt, ETH_HLEN, now);
-		if (marked == MARKED_NOT)
-			return NEXT;
-	}
-	if (marked == MARKED_FORGED) {
-		lesson = LESSON_FORGED;
-	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack(&pkt))) {
-		lesson = lesson_allowed(ctl, now);
-		if (!lesson)
-			lesson = established(skb, &pkt, direction, marked, now);
-		if (!lesson)
-			lesson = ingress_lesson(skb, &pkt, ctl, now);
-	}
-	count_lesson(direction, lesson);
-	return NEXT;
+	tunnel = tunnel_behind(ctl, skb->ingress_ifindex);
+	/* The host's own packet; in dscp mode, which asks about tunnels only, it may be one that a switch's daemon has handled. */
+	if (!tunnel && (settings.mark_mode == MARK_DSCP ? skb->ingress_ifindex : !skb->ingress_ifindex))
+		return NEXT;
+	return frame_is_ipv6(skb) ? ingress_init6(skb, ctl, tunnel) : ingress_init4(skb, ctl, tunnel);
 }
+
+#include "ipv6.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

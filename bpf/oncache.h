@@ -4,7 +4,7 @@
  * enums and limits. No code. src/datapath/layout.ts is generated from the BTF
  * of this file; a test fails when the two differ.
  *
- * Typedefs carry unit and byte order: ipv4_t, port_t and vni_t are big endian
+ * Typedefs carry unit and byte order: ipv4_t, ipv6_t, port_t, vni_t and tunnel_word_t are big endian
  * (as on the wire), everything else is host order.
  */
 #ifndef ONCACHE_H
@@ -13,11 +13,13 @@
 #include <linux/types.h>
 
 /* Changes whenever the meaning of a map changes without changing its size. */
-#define ONCACHE_CONTRACT 1
+#define ONCACHE_CONTRACT 4
 
 typedef __be32 ipv4_t;
+typedef struct { __be32 w[4]; } ipv6_t;	/* where both families may be, IPv4 is ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2) */
 typedef __be16 port_t;
-typedef __be32 vni_t;		/* as in the VXLAN header: VNI << 8, RFC 7348 */
+typedef __be32 tunnel_word_t;	/* the first word of the tunnel header */
+typedef __be32 vni_t;		/* as in the tunnel header: VNI << 8, RFC 7348 and 8926 */
 /*
  * The kernel's tick counter. Read by one load, where every clock helper costs
  * a chain of calls: 50 ns less per packet. Its length is the resolution of
@@ -46,16 +48,16 @@ enum direction {
 enum reason {
 	REASON_FAST = 0,
 	REASON_PAUSED,		/* using the cache is switched off */
-	REASON_NOT_IPV4,	/* ARP, IPv6, anything else */
+	REASON_NOT_IPV4,	/* neither IPv4 nor IPv6: ARP, anything else */
 	REASON_VLAN,		/* a VLAN tag */
 	REASON_TRUNCATED,	/* headers not in the packet, or lengths that lie */
 	REASON_IP_OPTIONS,	/* IPv4 header longer than 20 bytes */
 	REASON_FRAGMENT,	/* any fragment, the first one too */
 	REASON_CHECKSUM,	/* an IPv4 header checksum that is wrong */
-	REASON_TTL,		/* TTL would expire */
+	REASON_TTL,		/* TTL or hop limit would expire */
 	REASON_PROTOCOL,	/* not TCP, UDP or ICMP echo */
 	REASON_TCP_FLAGS,	/* SYN, FIN, RST or no ACK: connection tracking must see it */
-	REASON_OUTER,		/* outer header the fast path does not replay: options, fragment, UDP checksum, VXLAN flags */
+	REASON_OUTER,		/* outer header the fast path does not replay: options, fragment, UDP checksum, VXLAN flags, Geneve options */
 	REASON_VNI,		/* not a VNI of this host */
 	REASON_FLOW_MISS,	/* flow not in the filter cache, or flushed */
 	REASON_REVERSE,		/* only one direction of the flow is cached */
@@ -71,6 +73,10 @@ enum reason {
 	REASON_BACKOFF,		/* the fallback declined this flow lately: not asked again yet */
 	REASON_DSCP,		/* dscp mode: the packet's own DSCP uses the mark's bits */
 	REASON_DROP,		/* not a fallback: dropped after the packet was changed */
+	REASON_OVERLOAD,	/* more flows than the filter cache has room for: this one is left out for now */
+	REASON_EXTENSION,	/* IPv6 extension header, other than of a fragment */
+	REASON_SCOPE,		/* IPv6 address that is not one host's everywhere: link-local, multicast, IPv4-mapped */
+	REASON_IPV6,		/* dscp mode: IPv6 is left alone */
 	REASON_MAX,
 };
 
@@ -81,10 +87,12 @@ enum lesson {
 	LESSON_PAUSED,		/* learning is paused, or the guard time after an eviction */
 	LESSON_UNFIT,		/* the packet is not what the fast path could replay */
 	LESSON_NOT_ESTABLISHED,	/* connection tracking has not seen both directions */
-	LESSON_NAT,		/* addresses are translated */
+	LESSON_NAT,		/* addresses are translated in a way that is not replayed */
 	LESSON_DEVICE,		/* not a veth or tunnel device of ours */
 	LESSON_FULL,		/* no slot left, or the map refused */
 	LESSON_FORGED,		/* dscp mode: a mark that ONCache did not set */
+	LESSON_HELPER,		/* a connection tracking helper or sequence adjustment must see every packet */
+	LESSON_CONFLICT,	/* from the other side of the tunnel than a flow in use with these addresses: one of them is forged */
 	LESSON_MAX,
 };
 
@@ -102,10 +110,23 @@ enum mark_mode {
  * Key of the filter cache. Both directions of a flow have one key: local is
  * the pod on this host. ICMP echo: the identifier stands on the side that
  * sent the request, the other port is 0.
+ *
+ * A flow that this host translates (a Service), or that has both its ends on
+ * this host, is entered twice: once as each end sees it.
  */
 struct flow_key {
 	ipv4_t local_ip;
 	ipv4_t remote_ip;
+	port_t local_port;
+	port_t remote_port;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+/* Likewise over IPv6, in a filter cache of its own. */
+struct flow_key6 {
+	ipv6_t local_ip;
+	ipv6_t remote_ip;
 	port_t local_port;
 	port_t remote_port;
 	__u8 proto;
@@ -118,6 +139,11 @@ struct flow_key {
  * generation, and with it every reference to it dies at once.
  */
 typedef __u64 ref_t;
+#define REF_POD 0x80000000	/* of an egress verdict: a slot of the ingress cache, that of another pod of this host */
+
+#define VERDICT_TRANSLATED 0x1	/* addresses and ports change to those of flow.other */
+#define VERDICT_BRIDGED 0x2	/* not routed by this host: TTL and MAC addresses stay */
+#define VERDICT_REVERSE 0x4	/* evidence for the reverse check only: packets of this direction have the other key */
 
 /* What the fallback decided for one direction of a flow. Written only by that direction's init program. */
 struct verdict {
@@ -126,13 +152,28 @@ struct verdict {
 	ref_t ref;		/* egress: slot of the egress cache; ingress: of the ingress cache */
 	__u32 epoch;		/* control.epoch at that time */
 	port_t outer_port;	/* egress: outer UDP source port */
-	__u16 pad;
+	__u16 flags;		/* VERDICT_* */
 };
 
 struct flow {
 	struct verdict egress;
 	struct verdict ingress;
 	__u64 packets[DIRECTION_MAX];	/* on the fast path; counted only when settings.count_flows is set */
+	struct flow_key other;	/* as the other end sees the flow, when it is entered twice; proto 0: it is not */
+	__u16 address_sum;	/* one's complement sum of other's addresses, less those of this entry's key */
+	__u16 port_sum;		/* likewise of the ports; 0: the same ports */
+	__u32 pad;
+};
+
+/* Likewise over IPv6; up to `other` the same as a flow. */
+struct flow6 {
+	struct verdict egress;
+	struct verdict ingress;
+	__u64 packets[DIRECTION_MAX];
+	struct flow_key6 other;
+	__u16 address_sum;
+	__u16 port_sum;
+	__u32 pad;
 };
 
 enum slot_state {
@@ -148,7 +189,7 @@ struct slot {
 	jiffies_t retired_at;
 };
 
-#define OUTER_LEN 64		/* Ethernet + IPv4 + UDP + VXLAN + inner Ethernet */
+#define OUTER_LEN 64		/* Ethernet + IPv4 + UDP + VXLAN or Geneve + inner Ethernet */
 
 /*
  * Entry of the egress cache: a remote host, by the outer header the fallback
@@ -164,7 +205,7 @@ struct host {
 	ipv4_t remote_ip;	/* outer destination */
 	ipv4_t local_ip;	/* outer source */
 	vni_t vni;
-	__u16 mtu;		/* largest inner IPv4 packet, bytes */
+	__u16 mtu;		/* largest inner packet without its Ethernet header, bytes */
 	__u16 tunnel_flags;	/* TUNNEL_* */
 	ifindex_t tunnel;	/* ifindex of the tunnel device */
 	__u32 pad0;
@@ -173,21 +214,25 @@ struct host {
 	__u32 pad2[15];
 };
 
-/* Entry of the ingress cache: a local pod, as the fallback delivers to it. */
+/* Entry of the ingress cache: an address of a local pod, as the fallback delivers to it. */
 struct pod {
 	struct slot slot;
-	ipv4_t ip;
-	ifindex_t veth;		/* host side */
 	__u8 macs[12];		/* Ethernet destination (the pod) and source (its gateway) */
-	__u32 veth_flags;	/* VETH_* */
-	__u32 mtu;		/* largest IPv4 packet, bytes */
+	ifindex_t veth;		/* host side */
 	__u8 from_pod[12];	/* the same two addresses as the pod's own frames carry them */
-	__u64 pad;
+	__u16 veth_flags;	/* VETH_* */
+	__u16 mtu;		/* largest packet without its Ethernet header, bytes */
+	ipv6_t ip;		/* or IPv4: a pod with both has two entries */
 };
 
 #define TUNNEL_TOS_INHERIT 0x1	/* outer DSCP is the inner one */
 #define TUNNEL_TTL_INHERIT 0x2	/* outer TTL is the inner one */
 #define TUNNEL_DF_INHERIT 0x4	/* outer DF is the inner one */
+#define TUNNEL_INHERIT (TUNNEL_TOS_INHERIT | TUNNEL_TTL_INHERIT | TUNNEL_DF_INHERIT)
+#define TUNNEL_PORT 0x8		/* a port of a bridge: what it carries may not be routed by this host */
+#define TUNNEL_UNTRACKED 0x10	/* what that bridge forwards does not pass connection tracking */
+#define TUNNEL_FLOW_BASED 0x40	/* remote host and VNI are chosen for each packet (collect_md): a switch decides, not a routing table */
+#define TUNNEL_BRIDGED 0x20	/* of a host: for frames that are bridged, whose source address the template lacks */
 
 /* A tunnel device that may be accelerated. Written by the agent. */
 struct tunnel {
@@ -195,32 +240,40 @@ struct tunnel {
 	ifindex_t uplink;
 	vni_t vni;
 	port_t port;		/* outer UDP destination port */
-	__u16 mtu;		/* largest inner IPv4 packet, bytes */
-	mac_t mac;		/* of the tunnel device: inner Ethernet source on egress */
+	__u16 mtu;		/* largest inner packet without its Ethernet header, bytes */
+	mac_t mac;		/* inner Ethernet source of what this host routes into it: its own, its bridge's, or its switch's gateway */
 	__u16 flags;		/* TUNNEL_* */
-	__u16 pad;
-	__u32 pad1;
+	__u16 zone;		/* of connection tracking, in which the fallback knows its flows */
+	tunnel_word_t header;	/* first word of the tunnel header: flags of VXLAN; Geneve's version, no options, Ethernet */
+	ifindex_t gateway;	/* flow based: the device to which the host routes what the switch sends into it */
 };
 
 #define VETH_SHAPED 0x1		/* its egress qdisc must see every packet: redirect through it */
+#define VETH_UNTRACKED 0x2	/* what its bridge forwards does not pass connection tracking */
 
 /* A pod's veth that may be accelerated. Key: ifindex. Written by the agent. */
 struct veth {
 	__u32 flags;		/* VETH_* */
-	__u32 mtu;		/* largest IPv4 packet, bytes */
+	__u32 mtu;		/* largest packet without its Ethernet header, bytes */
+	mac_t router;		/* source of what is routed to the pod: its bridge, its switch's gateway, or itself; 0: not known */
+	__u32 zone;		/* of connection tracking, as that of a tunnel */
+	__u32 pad;
 };
 
 /* What the agent changes while the programs run. One entry, memory-mapped. */
 struct control {
 	jiffies_t max_staleness;	/* a copy of settings.max_staleness, for readers */
 	__s64 jiffies_offset;		/* jiffies = CLOCK_MONOTONIC / tick + this, for readers */
-	jiffies_t learn_after;	/* marks of packets already under way at an eviction are void: no lesson before this time */
+	jiffies_t learn_after;	/* no lesson before this time: marks of packets under way at an eviction are void, and so is a leased pause */
 	__u32 contract;		/* ONCACHE_CONTRACT */
 	__u32 epoch;		/* never 0; changing it empties the filter cache */
 	__u32 learning;		/* 0: teach nothing */
 	__u32 using;		/* 0: every packet takes the fallback */
 	__u32 tunnel_count;
 	__s32 saved_tcp_be_liberal;	/* the sysctl's value before the agent changed it; -1: not changed */
+	__u32 evictions;	/* counts them: a lesson during which it changed is void */
+	__u32 pad;
+	__u64 forgotten;	/* flows that went with their connection tracking entry */
 	struct tunnel tunnels[TUNNELS_MAX];
 };
 
@@ -236,6 +289,9 @@ struct settings {
 	__u32 egress_slots;		/* entries of the egress cache, a power of two */
 	__u32 ingress_slots;		/* entries of the ingress cache, a power of two */
 	__u32 backoff_slots;		/* entries of the backoff table, a power of two */
+	__u32 filter_entries;		/* of the filter cache */
+	__u32 filter6_entries;		/* of the one for IPv6 */
+	jiffies_t window;		/* in which overload is noticed */
 };
 
 /* Key of the counters: direction * REASON_MAX + reason. Key of lessons: direction * LESSON_MAX + lesson. */

@@ -26,13 +26,13 @@
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
-#define VXLAN_FLAGS 0x08000000	/* only "VNI present": no extension */
 #define ECN_MASK 0x03
 #define bpf_htole32(x) (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? (__u32)(x) : __builtin_bswap32(x))
 #define INNER_OFFSET OUTER_LEN	/* of the inner IPv4 header in an encapsulated frame */
 
-struct vxlanhdr {
-	__be32 flags;
+/* VXLAN (RFC 7348) and Geneve without options (RFC 8926) have the same shape. */
+struct tunnelhdr {
+	tunnel_word_t first;
 	vni_t vni;
 };
 
@@ -45,7 +45,7 @@ struct outer {
 	struct ethhdr eth;
 	struct iphdr ip;
 	struct udphdr udp;
-	struct vxlanhdr vxlan;
+	struct tunnelhdr tunnel;
 	struct ethhdr inner_eth;
 } __attribute__((packed, aligned(8)));
 
@@ -210,19 +210,20 @@ static __always_inline struct tunnel *tunnel_of(struct control *ctl, ifindex_t u
 		if (tunnel->port != port || tunnel->uplink != uplink)
 			continue;
 		*port_known = 1;
-		if (tunnel->vni == vni)
+		if (tunnel->vni == vni || tunnel->flags & TUNNEL_FLOW_BASED)
 			return tunnel;
 	}
 	return NULL;
 }
 
 /* Whether the outer header, but for its addresses, is one that the fast path replays. */
-static __always_inline enum reason outer_check(struct __sk_buff *skb, const struct outer *outer)
+static __always_inline enum reason outer_check(struct __sk_buff *skb, const struct outer *outer,
+						const struct tunnel *tunnel)
 {
 	const struct iphdr *ip = &outer->ip;
 
-	if (ip->ihl != 5 || ip->frag_off & bpf_htons(IP_MF | IP_OFFSET) || outer->udp.check ||
-	    outer->vxlan.flags != bpf_htonl(VXLAN_FLAGS) || *(__u8 *)((void *)&outer->vxlan.vni + 3))
+	if (ip->version != 4 || ip->ihl != 5 || ip->frag_off & bpf_htons(IP_MF | IP_OFFSET) || outer->udp.check ||
+	    outer->tunnel.first != tunnel->header || *(__u8 *)((void *)&outer->tunnel.vni + 3))
 		return REASON_OUTER;
 	if (bpf_ntohs(ip->tot_len) + sizeof(struct ethhdr) != skb->len ||
 	    bpf_ntohs(outer->udp.len) + sizeof(*ip) != bpf_ntohs(ip->tot_len))

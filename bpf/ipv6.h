@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The four programs for inner IPv6. Each does what its IPv4 sibling in
+ * oncache.bpf.c does, in the same order; comments are where they differ. What
+ * does not depend on the version is shared: hosts, pods, verdicts, epoch,
+ * reasons, lessons, backoff. dscp mode knows IPv4 only.
+ */
+#ifndef ONCACHE_IPV6_H
+#define ONCACHE_IPV6_H
+
+/* As miss(). */
+static __always_inline int miss6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt,
+				 const struct found *found, enum direction direction, enum reason reason)
+{
+	reason = ask(&pressure6, flow_hash6(&pkt->key), found, direction, reason);
+	if (asks(ctl, found, direction, reason))
+		skb->mark |= settings.mark;
+	return pass(skb, direction, reason);
+}
+
+static __always_inline int is_syn_ack6(const struct packet6 *pkt)
+{
+	return (pkt->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) == (TCP_SYN | TCP_ACK);
+}
+
+/* As tcp_control(). */
+static __always_inline int tcp_control6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt,
+					enum direction direction)
+{
+	if (is_syn_ack6(pkt)) {
+		if (ctl->learning)
+			skb->mark |= settings.mark;
+	} else {
+		filter_cache6_forget(&pkt->key);
+		backoff_reset(flow_hash6(&pkt->key), pkt->tcp_flags & (TCP_FIN | TCP_RST), bpf_jiffies64());
+	}
+	return pass(skb, direction, REASON_TCP_FLAGS);
+}
+
+/* As is_bridged_to(). */
+static __always_inline int is_bridged_to6(const struct packet6 *pkt, const struct flow6 *flow)
+{
+	return flow->egress.flags & VERDICT_TRANSLATED &&
+	       !ip6_equal(&flow->other.local_ip, &pkt->key.remote_ip);
+}
+
+/* As egress_local(). */
+static __always_inline int egress_local6(struct __sk_buff *skb, struct packet6 *pkt, const struct found *found,
+					 struct flow6 *flow)
+{
+	const struct pod *target = found->target;
+	__u32 bytes = skb->len;
+	int failed = 0;
+
+	if (!(found->flags & VERDICT_BRIDGED))
+		failed = readdress6(skb, pkt, target);
+	else if (is_bridged_to6(pkt, flow))
+		failed = bpf_skb_store_bytes(skb, 0, target->macs, ETH_ALEN, 0);
+	if (failed)
+		return pass(skb, DIRECTION_EGRESS, REASON_REFUSED);
+	if (found->flags & VERDICT_TRANSLATED && translate6(skb, ETH_HLEN, flow, pkt->key.proto, 1)) {
+		count(DIRECTION_EGRESS, REASON_DROP, bytes);
+		return DROP;
+	}
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	count_hit(skb, found->flow, DIRECTION_EGRESS, bytes);
+	return deliver(skb, target);
+}
+
+__noinline int egress6(struct __sk_buff *skb, struct control *ctl)
+{
+	const enum direction direction = DIRECTION_EGRESS;
+	struct found found = {};
+	struct flow6 *flow;
+	struct packet6 pkt;
+	enum reason reason;
+	__u32 bytes;
+
+	if (!skb || !ctl)
+		return NEXT;
+	bytes = skb->len;
+	if (settings.mark_mode == MARK_DSCP)
+		return pass(skb, direction, REASON_IPV6);
+	reason = parse_frame6(skb, direction, &pkt);
+	if (reason == REASON_TCP_FLAGS)
+		return tcp_control6(skb, ctl, &pkt, direction);
+	if (reason)
+		return pass(skb, direction, reason);
+	if (pkt.head.hop_limit <= 1)
+		return pass(skb, direction, REASON_TTL);
+
+	flow = filter_cache6_get(&pkt.key);
+	reason = look_up(ctl, (struct flow *)flow, direction, &found);
+	if (!reason && flow)
+		reason = found.target ? local_check(skb, pkt.size, is_bridged_to6(&pkt, flow), &found) :
+					egress_check(skb, pkt.size, &found);
+	if (reason || !flow)
+		return miss6(skb, ctl, &pkt, &found, direction, reason);
+	if (found.target)
+		return egress_local6(skb, &pkt, &found, flow);
+
+	switch (encapsulate6(skb, &pkt, found.host, found.pod, flow->egress.outer_port)) {
+	case CHANGE_REFUSED:
+		return pass(skb, direction, REASON_REFUSED);
+	case CHANGE_BROKEN:
+		count(direction, REASON_DROP, bytes);
+		return DROP;
+	case CHANGE_DONE:
+		break;
+	}
+	if (found.flags & VERDICT_TRANSLATED && translate6(skb, INNER_OFFSET, flow, pkt.key.proto, 0)) {
+		count(direction, REASON_DROP, bytes);
+		return DROP;
+	}
+	count_hit(skb, found.flow, direction, bytes);
+	return bpf_redirect(found.host->uplink, 0);
+}
+
+__noinline int ingress6(struct __sk_buff *skb, struct control *ctl)
+{
+	const enum direction direction = DIRECTION_INGRESS;
+	struct found found = {};
+	struct packet6 pkt;
+	struct outer *outer;
+	struct flow6 *flow;
+	enum reason reason;
+	int renamed = 0;
+	__u32 bytes;
+
+	if (!skb || !ctl)
+		return NEXT;
+	bytes = skb->len - ENCAP_LEN;
+	reason = parse_tunnelled6(skb, direction, &pkt);
+	if (reason != REASON_NOT_IPV4 && settings.mark_mode == MARK_DSCP)
+		reason = REASON_IPV6;
+	if (reason == REASON_TCP_FLAGS)
+		return tcp_control6(skb, ctl, &pkt, direction);
+	if (reason)
+		return pass(skb, direction, reason);
+	if (pkt.head.hop_limit <= 1)
+		return pass(skb, direction, REASON_TTL);
+
+	flow = filter_cache6_get(&pkt.key);
+	reason = look_up(ctl, (struct flow *)flow, direction, &found);
+	outer = outer_get(skb);
+	if (!outer)
+		return NEXT;
+	if (!reason)
+		reason = ingress_check(skb, outer, pkt.size, &found);
+	if (!reason && !ecn_decapsulate6(&pkt, outer->ip.tos))
+		reason = REASON_OUTER;
+	if (reason || !flow)
+		return miss6(skb, ctl, &pkt, &found, direction, reason);
+
+	switch (decapsulate6(skb, &pkt, found.pod, found.host, found.flags & VERDICT_BRIDGED, &renamed)) {
+	case CHANGE_REFUSED:
+		return pass(skb, direction, REASON_REFUSED);
+	case CHANGE_BROKEN:
+		count(direction, REASON_DROP, bytes);
+		return DROP;
+	case CHANGE_DONE:
+		break;
+	}
+	if (found.flags & VERDICT_TRANSLATED && translate6(skb, ETH_HLEN, flow, pkt.key.proto, 1)) {
+		count(direction, REASON_DROP, bytes);
+		return DROP;
+	}
+	count_hit(skb, found.flow, direction, bytes);
+	return renamed ? deliver(skb, found.pod) : bpf_redirect(found.pod->veth, 0);
+}
+
+/* As established(). */
+static __always_inline enum lesson established6(struct __sk_buff *skb, const struct packet6 *pkt,
+						enum direction direction, const struct question *question,
+						struct flow_key6 *asked)
+{
+	enum lesson lesson = conntrack6_established(skb, &pkt->key, direction, question, asked);
+
+	if (lesson)
+		backoff_declined(flow_hash6(asked), question->from_pod ? DIRECTION_EGRESS : DIRECTION_INGRESS,
+				 question->now);
+	return lesson;
+}
+
+__noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel)
+{
+	const enum direction direction = DIRECTION_EGRESS;
+	enum lesson lesson = LESSON_UNFIT;
+	struct question question = {};
+	struct verdict verdict = {};
+	struct flow_key6 asked;
+	struct packet6 pkt = {};
+	struct outer *outer;
+	enum reason reason;
+
+	if (!skb || !ctl || !tunnel || settings.mark_mode == MARK_DSCP)
+		return NEXT;
+	outer = outer_get(skb);
+	if (!outer)
+		return NEXT;
+	reason = outer_check(skb, outer, tunnel);
+	if (reason == REASON_NOT_IPV4)
+		reason = parse_tunnelled6(skb, direction, &pkt);
+	if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack6(&pkt))) {
+		lesson = question_open(ctl, 1, tunnel->zone, &question);
+		asked = pkt.key;
+		question.bridged = is_bridged_into(skb, tunnel);
+		if (!lesson && !(question.bridged && tunnel->flags & TUNNEL_UNTRACKED))
+			lesson = established6(skb, &pkt, direction, &question, &asked);
+		question.translated = !key6_equal(&asked, &pkt.key);
+		if (!lesson)
+			lesson = egress_lesson(skb, tunnel, &question, &verdict);
+		if (!lesson)
+			lesson = flow6_learn(&pkt.key, &asked, direction, &verdict, &question);
+	}
+	count_lesson(direction, lesson);
+	return NEXT;
+}
+
+__noinline int ingress_init6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel)
+{
+	const enum direction direction = DIRECTION_INGRESS;
+	enum lesson lesson = LESSON_UNFIT;
+	struct question question = {};
+	struct verdict verdict = {};
+	struct flow_key6 asked;
+	struct packet6 pkt = {};
+	struct veth *veth;
+	enum reason reason;
+
+	if (!skb || !ctl || settings.mark_mode == MARK_DSCP)
+		return NEXT;
+	reason = skb->vlan_present ? REASON_VLAN : parse_frame6(skb, direction, &pkt);
+	veth = veth_get(skb->ifindex);
+	if (!veth) {
+		lesson = LESSON_DEVICE;
+	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack6(&pkt))) {
+		lesson = question_open(ctl, !tunnel, tunnel ? tunnel->zone : veth->zone, &question);
+		asked = pkt.key;
+		if (!tunnel)
+			key6_swap(&asked, &pkt.key);
+		question.bridged = (!tunnel || tunnel->flags & TUNNEL_PORT) && is_bridged(skb, veth);
+		if (!lesson && !(question.bridged && veth->flags & VETH_UNTRACKED))
+			lesson = established6(skb, &pkt, direction, &question, &asked);
+		question.translated = is_translated6(&asked, &pkt.key, !tunnel);
+		if (!lesson && is_switched(skb, tunnel, veth))
+			lesson = LESSON_UNFIT;
+		if (!lesson)
+			lesson = ingress_lesson(skb, &pkt.key.local_ip, veth, &question, &verdict);
+		if (!lesson)
+			lesson = flow6_learn(&pkt.key, &asked, direction, &verdict, &question);
+	}
+	count_lesson(direction, lesson);
+	return NEXT;
+}
+
+#endif
