@@ -25,22 +25,26 @@ const FILTER_PRIORITY = 0x0ca0;
 /** include/uapi/linux/pkt_sched.h: TC_H_CLSACT with TC_H_MIN_INGRESS, TC_H_MIN_EGRESS. */
 export const CLSACT_PARENT = { ingress: 0xfffffff2, egress: 0xfffffff3 } as const;
 
-const [EEXIST, ENODEV, ENOENT, EINVAL, ENOLINK] = [17, 19, 2, 22, 67];
+const [EPERM, EEXIST, ENODEV, ENOENT, EINVAL, ENOLINK] = [1, 17, 19, 2, 22, 67];
 const TC_HOOK_BYTES = 24;
 const TC_OPTIONS_BYTES = 32;
 
-/** What our pins say is attached, and whether the device is still there. */
-export type Attached = Attachment & { gone: boolean };
+/** What our pins say is attached, and whether the device is still there. `program` is undefined when it cannot be told. */
+export type Attached = Omit<Attachment, "program"> & { program: ProgramName | undefined; gone: boolean };
 
 export class Attacher {
 	readonly #bpffs: string;
+	/** By program id: naming somebody else's needs CAP_SYS_ADMIN. */
+	readonly #names = new Map<number, ProgramName>();
 
 	constructor(bpffs: string) {
 		this.#bpffs = bpffs;
 	}
 
 	/** Attaches or atomically replaces; what is attached in the other way is removed afterwards, so there is no gap. */
-	attach(hook: Hook, programFd: number, kind: AttachKind): void {
+	attach(hook: Hook, program: { name: ProgramName; fd: number }, kind: AttachKind): void {
+		const programFd = program.fd;
+		this.#names.set(programId(programFd), program.name);
 		if (kind === "tcx") {
 			this.#attachLink(hook, programFd);
 			this.#detachFilter(hook);
@@ -60,19 +64,18 @@ export class Attacher {
 		const links = pinnedHooks(this.#bpffs, "links").map((hook) => ({
 			hook,
 			kind: "tcx" as const,
-			program: this.#linkedProgram(hook),
+			programId: this.#linkedProgram(hook),
 		}));
 		const filters = pinnedHooks(this.#bpffs, "filters").map((hook) => ({
 			hook,
 			kind: "clsact" as const,
-			program: filteredProgram(hook),
+			programId: filteredProgram(hook),
 		}));
-		return [...links, ...filters].map(({ hook, kind, program }) => ({
+		return [...links, ...filters].map(({ hook, kind, programId: id }) => ({
 			...hook,
 			kind,
-			// Of a hook that is gone, the name is a guess that nobody uses.
-			program: (program ?? HOOKS.veth[hook.direction]) as ProgramName,
-			gone: program === undefined,
+			program: id === undefined ? undefined : (this.#names.get(id) ?? (programName(id) as ProgramName | undefined)),
+			gone: id === undefined,
 		}));
 	}
 
@@ -121,12 +124,13 @@ export class Attacher {
 		return unpin(path);
 	}
 
-	#linkedProgram(hook: Hook): string | undefined {
+	/** Its id; undefined when the device or the link's attachment is gone. */
+	#linkedProgram(hook: Hook): number | undefined {
 		const link = openPin(linkPin(this.#bpffs, hook));
 		if (link === undefined) return undefined;
 		try {
 			const info = linkInfo(link);
-			return info.ifindex === hook.ifindex ? programName(info.program) : undefined;
+			return info.ifindex === hook.ifindex ? info.program : undefined;
 		} finally {
 			closeSync(link);
 		}
@@ -189,15 +193,15 @@ function tcHook(hook: Hook): object {
 	return { sz: TC_HOOK_BYTES, ifindex: hook.ifindex, attach_point: TC[hook.direction] };
 }
 
-/** Our filter's program on this hook; undefined when it is not there any more. */
-function filteredProgram(hook: Hook): string | undefined {
+/** The id of our filter's program on this hook; undefined when it is not there any more. */
+function filteredProgram(hook: Hook): number | undefined {
 	const options = { sz: TC_OPTIONS_BYTES, handle: FILTER_HANDLE, priority: FILTER_PRIORITY, prog_id: 0 };
 	const result = check(libbpf.tcQuery(tcHook(hook), options), `Cannot ask about interface ${hook.ifindex}`, [
 		ENOENT,
 		EINVAL,
 		ENODEV,
 	]);
-	return result < 0 ? undefined : programName(options.prog_id);
+	return result < 0 ? undefined : options.prog_id;
 }
 
 function foreignFilters(ifindex: number): Filter[] {
@@ -224,8 +228,9 @@ function linkInfo(link: number): { program: number; ifindex: number } {
 	};
 }
 
+/** Undefined: it is gone, or this process may not know (CAP_SYS_ADMIN). */
 export function programName(id: number): string | undefined {
-	const fd = check(libbpf.progById(id), `Cannot open program ${id}`, [ENOENT]);
+	const fd = check(libbpf.progById(id), `Cannot open program ${id}`, [ENOENT, EPERM]);
 	if (fd < 0) return undefined;
 	try {
 		// bpf_prog_info: name at byte 64, 16 bytes.
@@ -236,8 +241,34 @@ export function programName(id: number): string | undefined {
 	}
 }
 
+/** bpf_prog_info: id at byte 4. */
+function programId(fd: number): number {
+	return objectInfo(fd, 8, "Cannot ask about a program").readUInt32LE(4);
+}
+
 /** Names of the tcx programs on a hook that are not in `own`, first to last. Empty on kernels without tcx. */
 export function foreignTcxPrograms(ifindex: number, direction: HookDirection, own: readonly string[]): string[] {
+	return tcxPrograms(ifindex, direction)
+		.map((id) => programName(id) ?? "?")
+		.filter((name) => !own.includes(name));
+}
+
+/** Programs on a device that have the names of ours, but are not pinned below `bpffs`. */
+export function foreignOncache(bpffs: string, ifindex: number): string[] {
+	const names: readonly string[] = [...Object.values(HOOKS.veth), ...Object.values(HOOKS.uplink)];
+	return (["ingress", "egress"] as const).flatMap((direction) => {
+		const link = openPin(linkPin(bpffs, { ifindex, direction }));
+		const own = link === undefined ? undefined : linkInfo(link).program;
+		if (link !== undefined) closeSync(link);
+		return tcxPrograms(ifindex, direction)
+			.filter((id) => id !== own)
+			.map((id) => programName(id) ?? "?")
+			.filter((name) => names.includes(name));
+	});
+}
+
+/** Ids, first to last. */
+function tcxPrograms(ifindex: number, direction: HookDirection): number[] {
 	const ids = Buffer.alloc(4 * 64);
 	const attributes = Buffer.alloc(72);
 	attributes.writeUInt32LE(ifindex, 0);
@@ -246,7 +277,5 @@ export function foreignTcxPrograms(ifindex: number, direction: HookDirection, ow
 	attributes.writeUInt32LE(64, 24);
 	if (bpfSyscall(BPF_PROG_QUERY, attributes) < 0) return [];
 	const count = attributes.readUInt32LE(24);
-	return Array.from({ length: count }, (_, i) => programName(ids.readUInt32LE(4 * i)) ?? "?").filter(
-		(name) => !own.includes(name),
-	);
+	return Array.from({ length: count }, (_, i) => ids.readUInt32LE(4 * i));
 }

@@ -29,7 +29,7 @@ export function jiffiesNow(offset: bigint): bigint {
 
 /** Rounded down, at least one: what may last so long never lasts longer. */
 export function msToJiffies(ms: number): bigint {
-	const ticks = (BigInt(ms) * NS_PER_MS) / TICK_NS - 1n;
+	const ticks = (BigInt(Math.floor(ms)) * NS_PER_MS) / TICK_NS - 1n;
 	return ticks > 0n ? ticks : 1n;
 }
 

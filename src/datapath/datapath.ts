@@ -1,11 +1,26 @@
 // The loaded datapath: what is attached, what is cached, what was counted, and the switches. Closing it leaves everything
 // running; destroy() removes it.
+
 import { closeSync, existsSync } from "node:fs";
-import type { Ipv4 } from "../net/ipv4.js";
-import { macBytes, readMac } from "../net/mac.js";
+import { isDeepStrictEqual } from "node:util";
+import { loadConntrack } from "../kernel/conntrack.js";
+import type { Ip } from "../net/ip.js";
+import { type MacAddress, macBytes, readMac } from "../net/mac.js";
 import { type Attached, Attacher } from "./attach.js";
 import { jiffiesNow, jiffiesToMs, msToJiffies, readOffset } from "./clock.js";
-import { type FlowList, type FlowQuery, listFlows } from "./flows.js";
+import {
+	encodeKey,
+	type FilterCaches,
+	FLOW_LAYOUTS,
+	type FlowChunk,
+	type FlowKeys,
+	type FlowList,
+	type FlowQuery,
+	type FlowTuple,
+	familyOf,
+	listFlows,
+	scanFlows,
+} from "./flows.js";
 import {
 	control,
 	type Host,
@@ -16,17 +31,22 @@ import {
 	type Pod,
 	REASONS,
 	type Reason,
+	TUNNEL_BRIDGED,
 	TUNNEL_DF_INHERIT,
+	TUNNEL_FLOW_BASED,
+	TUNNEL_PORT,
 	TUNNEL_TOS_INHERIT,
 	TUNNEL_TTL_INHERIT,
+	TUNNEL_UNTRACKED,
 	TUNNELS_MAX,
 	type Tunnel,
 	tunnel as tunnelLayout,
 	VETH_SHAPED,
+	VETH_UNTRACKED,
 	veth as vethLayout,
 } from "./layout.js";
 import { BpfMap, MappedArray, openPin, PerCpuMap } from "./map.js";
-import { load, MAPS, type MapName } from "./object.js";
+import { type LoadedObject, load, MAPS, type MapName, pinMaps } from "./object.js";
 import { list, mapsDir, pinnedHooks, removeTree } from "./pins.js";
 import { SlotCache } from "./slots.js";
 import type {
@@ -35,6 +55,7 @@ import type {
 	DatapathOptions,
 	HookDirection,
 	ProgramName,
+	SocketFilterName,
 	TunnelEntry,
 	VethEntry,
 } from "./types.js";
@@ -50,6 +71,14 @@ const GUARD_MS = 25;
 /** A retired slot is used again, and a mark of dscp mode forgotten, after so long. */
 const REST_MS = 1000;
 const NEVER_CHANGED = -1;
+const NO_MAC = "00:00:00:00:00:00" as MacAddress;
+/**
+ * First word of the tunnel header: VXLAN's flags, only "VNI present" (RFC 7348, section 5); Geneve's version 0, no options, no
+ * flags, Ethernet inside (RFC 8926, section 3.4).
+ */
+const FIRST_WORD = { vxlan: 0x08000000, geneve: 0x00006558 };
+/** Of the inner Ethernet header in a host's template: after Ethernet, IPv4, UDP and VXLAN (struct outer of parse.h). */
+const INNER_ETHERNET = 14 + 20 + 8 + 8;
 
 export interface DirectionCounts {
 	fast: number;
@@ -61,45 +90,13 @@ export interface Counters {
 	bytes: { egress: DirectionCounts; ingress: DirectionCounts };
 }
 
-export class Datapath {
-	readonly bpffs: string;
-	/** Whether an earlier agent's caches were taken over. */
-	readonly reused: boolean;
-	readonly #programs: Partial<Record<ProgramName, number>>;
-	readonly #attacher: Attacher;
-	readonly #filterCache: BpfMap;
-	readonly #egressCache: SlotCache<Host>;
-	readonly #ingressCache: SlotCache<Pod>;
-	readonly #veths: BpfMap;
-	readonly #control: MappedArray;
-	readonly #counters: PerCpuMap;
-	readonly #lessons: PerCpuMap;
-	readonly #others: number[];
-
-	private constructor(
-		bpffs: string,
-		maps: Record<MapName, number>,
-		programs: Partial<Record<ProgramName, number>>,
-		reused: boolean,
-	) {
-		this.bpffs = bpffs;
-		this.reused = reused;
-		this.#programs = programs;
-		this.#attacher = new Attacher(bpffs);
-		this.#filterCache = new BpfMap("filter_cache", maps.filter_cache);
-		this.#egressCache = SlotCache.egress(maps.egress_cache);
-		this.#ingressCache = SlotCache.ingress(maps.ingress_cache);
-		this.#veths = new BpfMap("veths", maps.veths);
-		this.#control = new MappedArray("control", maps.control);
-		this.#counters = new PerCpuMap("counters", maps.counters);
-		this.#lessons = new PerCpuMap("lessons", maps.lessons);
-		this.#others = [maps.backoffs, maps.pending];
-	}
-
-	/** Loads the programs and takes over or creates the maps. Nothing is attached yet; what an earlier agent attached runs on. */
-	static open(options: DatapathOptions): Datapath {
-		const { sizes } = options;
-		const settings = {
+/** The first half of opening: what needs more rights than the second. */
+export function loadDatapath({ sizes, ...options }: DatapathOptions): LoadedObject {
+	if (options.markMode === "metadata") loadConntrack(); // its kfunc is found only then
+	return load({
+		mapsDir: mapsDir(options.bpffs),
+		contract: ONCACHE_CONTRACT,
+		settings: {
 			maxStaleness: msToJiffies(options.maxStalenessMs),
 			retry: msToJiffies(RETRY_MS),
 			backoff: msToJiffies(BACKOFF_MS),
@@ -110,23 +107,65 @@ export class Datapath {
 			egressSlots: sizes.egress,
 			ingressSlots: sizes.ingress,
 			backoffSlots: BACKOFF_SLOTS,
+			filterEntries: sizes.filter,
+			filter6Entries: sizes.filter6 ?? sizes.filter,
+			window: msToJiffies(100),
+		},
+		maxEntries: {
+			filter_cache: sizes.filter,
+			filter_cache6: sizes.filter6 ?? sizes.filter,
+			egress_cache: sizes.egress,
+			ingress_cache: sizes.ingress,
+			backoffs: BACKOFF_SLOTS,
+			pending: options.markMode === "dscp" ? PENDING_ENTRIES : 1,
+		},
+	});
+}
+
+export class Datapath {
+	readonly bpffs: string;
+	/** Whether an earlier agent's caches were taken over. */
+	readonly reused: boolean;
+	readonly #programs: Partial<LoadedObject["programs"]>;
+	readonly #attacher: Attacher;
+	readonly #filters: FilterCaches;
+	readonly #egressCache: SlotCache<Host>;
+	readonly #ingressCache: SlotCache<Pod>;
+	readonly #veths: BpfMap;
+	readonly #control: MappedArray;
+	readonly #counters: PerCpuMap;
+	readonly #lessons: PerCpuMap;
+	readonly #maps: Record<MapName, number>;
+
+	private constructor(
+		bpffs: string,
+		maps: Record<MapName, number>,
+		programs: Partial<LoadedObject["programs"]>,
+		reused: boolean,
+	) {
+		this.bpffs = bpffs;
+		this.reused = reused;
+		this.#programs = programs;
+		this.#attacher = new Attacher(bpffs);
+		this.#filters = {
+			ipv4: new BpfMap("filter_cache", maps.filter_cache),
+			ipv6: new BpfMap("filter_cache6", maps.filter_cache6),
 		};
-		const object = load({
-			mapsDir: mapsDir(options.bpffs),
-			contract: ONCACHE_CONTRACT,
-			settings,
-			maxEntries: {
-				filter_cache: sizes.filter,
-				egress_cache: sizes.egress,
-				ingress_cache: sizes.ingress,
-				backoffs: BACKOFF_SLOTS,
-				pending: options.markMode === "dscp" ? PENDING_ENTRIES : 1,
-			},
-		});
+		this.#egressCache = SlotCache.egress(maps.egress_cache);
+		this.#ingressCache = SlotCache.ingress(maps.ingress_cache);
+		this.#veths = new BpfMap("veths", maps.veths);
+		this.#control = new MappedArray("control", maps.control);
+		this.#counters = new PerCpuMap("counters", maps.counters);
+		this.#lessons = new PerCpuMap("lessons", maps.lessons);
+		this.#maps = maps;
+	}
+
+	/** Loads the programs and takes over or creates the maps. Nothing is attached yet; what an earlier agent attached runs on. */
+	static open(options: DatapathOptions, object = loadDatapath(options)): Datapath {
 		const datapath = new Datapath(options.bpffs, object.maps, object.programs, object.reused);
 		if (!object.reused) datapath.#initialise(object.savedTcpBeLiberal ?? NEVER_CHANGED);
 		const { view } = datapath.#control;
-		view.setBigUint64(control.offset.maxStaleness, settings.maxStaleness, true);
+		view.setBigUint64(control.offset.maxStaleness, msToJiffies(options.maxStalenessMs), true);
 		view.setBigInt64(control.offset.jiffiesOffset, readOffset(), true);
 		return datapath;
 	}
@@ -145,17 +184,24 @@ export class Datapath {
 		return new Datapath(bpffs, Object.fromEntries(opened) as Record<MapName, number>, {}, true);
 	}
 
-	/** For tests and measurements. */
-	programFd(name: ProgramName): number {
+	/** Of a loaded program; the datapath keeps it. */
+	programFd(name: ProgramName | SocketFilterName): number {
 		const fd = this.#programs[name];
 		if (fd === undefined) throw new Error(`Cannot use program "${name}": this datapath was opened from its pins only`);
 		return fd;
 	}
 
 	/** For tests and measurements. */
-	get maps(): { filter: BpfMap; egress: SlotCache<Host>; ingress: SlotCache<Pod>; control: MappedArray } {
+	get maps(): {
+		filter: BpfMap;
+		filter6: BpfMap;
+		egress: SlotCache<Host>;
+		ingress: SlotCache<Pod>;
+		control: MappedArray;
+	} {
 		return {
-			filter: this.#filterCache,
+			filter: this.#filters.ipv4,
+			filter6: this.#filters.ipv6,
 			egress: this.#egressCache,
 			ingress: this.#ingressCache,
 			control: this.#control,
@@ -167,7 +213,7 @@ export class Datapath {
 	}
 
 	attach(ifindex: number, direction: HookDirection, program: ProgramName, kind: DatapathOptions["attach"]): void {
-		this.#attacher.attach({ ifindex, direction }, this.programFd(program), kind);
+		this.#attacher.attach({ ifindex, direction }, { name: program, fd: this.programFd(program) }, kind);
 	}
 
 	/** @returns whether there was something of ours */
@@ -179,7 +225,7 @@ export class Datapath {
 	setTunnels(tunnels: readonly TunnelEntry[]): void {
 		if (tunnels.length > TUNNELS_MAX)
 			throw new RangeError(`Cannot accelerate ${tunnels.length} tunnel devices: at most ${TUNNELS_MAX}`);
-		if (JSON.stringify(tunnels) === JSON.stringify(this.tunnels())) return;
+		if (isDeepStrictEqual(tunnels, this.tunnels())) return;
 		const { view } = this.#control;
 		// No program may read a half-written entry: first there is none, then all.
 		view.setUint32(control.offset.tunnelCount, 0, true);
@@ -205,8 +251,12 @@ export class Datapath {
 		const value = Buffer.alloc(vethLayout.size);
 		for (const entry of veths) {
 			key.writeUInt32LE(entry.ifindex);
-			const fields = { flags: entry.shaped ? VETH_SHAPED : 0, mtu: entry.mtu };
-			vethLayout.write(new DataView(value.buffer, value.byteOffset), 0, fields);
+			vethLayout.write(new DataView(value.buffer, value.byteOffset), 0, {
+				flags: (entry.shaped ? VETH_SHAPED : 0) | (entry.untracked ? VETH_UNTRACKED : 0),
+				mtu: entry.mtu,
+				router: entry.router ?? NO_MAC,
+				zone: entry.zone,
+			});
 			this.#veths.set(key, value);
 		}
 	}
@@ -215,8 +265,15 @@ export class Datapath {
 		const found: VethEntry[] = [];
 		for (const { keys, values, count } of this.#veths.chunks())
 			for (let i = 0; i < count; i++) {
-				const { flags, mtu } = vethLayout.read(values, i * vethLayout.size);
-				found.push({ ifindex: keys.getUint32(i * 4, true), shaped: (flags & VETH_SHAPED) !== 0, mtu });
+				const { flags, mtu, router, zone } = vethLayout.read(values, i * vethLayout.size);
+				found.push({
+					ifindex: keys.getUint32(i * 4, true),
+					shaped: (flags & VETH_SHAPED) !== 0,
+					mtu,
+					router: router === NO_MAC ? undefined : router,
+					untracked: (flags & VETH_UNTRACKED) !== 0,
+					zone,
+				});
 			}
 		return found;
 	}
@@ -225,6 +282,7 @@ export class Datapath {
 	pods(): CachedPod[] {
 		return Array.from(this.#ingressCache.live(), ({ index, entry }) => ({
 			slot: index,
+			generation: entry.slot.generation,
 			ip: entry.ip,
 			veth: entry.veth,
 			mac: readMac(entry.macs, 0),
@@ -234,15 +292,24 @@ export class Datapath {
 
 	/** The egress cache. */
 	hosts(): CachedHost[] {
-		return Array.from(this.#egressCache.live(), ({ index, entry }) => ({
-			slot: index,
-			remote: entry.remoteIp,
-			local: entry.localIp,
-			vni: entry.vni,
-			tunnel: entry.tunnel,
-			uplink: entry.uplink,
-			mtu: entry.mtu,
-		}));
+		return Array.from(this.#egressCache.live(), ({ index, entry }) => {
+			const template = new Uint8Array(BigUint64Array.from(entry.template).buffer);
+			return {
+				slot: index,
+				generation: entry.slot.generation,
+				remote: entry.remoteIp,
+				local: entry.localIp,
+				vni: entry.vni,
+				tunnel: entry.tunnel,
+				uplink: entry.uplink,
+				mtu: entry.mtu,
+				nextHopMac: readMac(template, 0),
+				uplinkMac: readMac(template, 6),
+				peerMac: readMac(template, INNER_ETHERNET),
+				tunnelMac: readMac(template, INNER_ETHERNET + 6),
+				bridged: (entry.tunnelFlags & TUNNEL_BRIDGED) !== 0,
+			};
+		});
 	}
 
 	/** Voids every flow; O(1). */
@@ -254,21 +321,95 @@ export class Datapath {
 	}
 
 	/** Voids every flow of a local pod. @returns entries evicted */
-	flushPod(ip: Ipv4): number {
-		return this.#ingressCache.retire((pod) => pod.ip === ip, this.#guard());
+	flushPod(ip: Ip): number {
+		return this.retirePods((pod) => pod.ip === ip);
 	}
 
 	/** Voids every flow to a remote host, by its outer address. @returns entries evicted */
-	flushHost(ip: Ipv4): number {
-		return this.#egressCache.retire((host) => host.remoteIp === ip, this.#guard());
+	flushHost(ip: Ip): number {
+		return this.retireHosts((host) => host.remoteIp === ip);
 	}
 
 	flushVeth(ifindex: number): number {
-		return this.#ingressCache.retire((pod) => pod.veth === ifindex, this.#guard());
+		return this.retirePods((pod) => pod.veth === ifindex);
 	}
 
 	flushTunnel(ifindex: number): number {
-		return this.#egressCache.retire((host) => host.tunnel === ifindex, this.#guard());
+		return this.retireHosts((host) => host.tunnel === ifindex);
+	}
+
+	/** O(slots) of the ingress cache. @returns entries evicted */
+	retirePods(matches: (pod: Pod, slot: number) => boolean): number {
+		return this.#ingressCache.retire(matches, this.#guard());
+	}
+
+	/** O(slots) of the egress cache. @returns entries evicted */
+	retireHosts(matches: (host: Host, slot: number) => boolean): number {
+		return this.#egressCache.retire(matches, this.#guard());
+	}
+
+	/** Evicts one flow, whichever end is the pod of this host. @returns entries evicted */
+	flushFlow(tuple: FlowTuple): number {
+		this.#guard();
+		const { proto, localIp, localPort, remoteIp, remotePort } = tuple;
+		const swapped = { proto, localIp: remoteIp, localPort: remotePort, remoteIp: localIp, remotePort: localPort };
+		return [tuple, swapped].filter((each) => this.#forget(each)).length;
+	}
+
+	/** As filter_cache_forget() of maps.h: what is entered under another key too goes with it. @returns whether it was there */
+	#forget(tuple: FlowTuple): boolean {
+		const family = familyOf(tuple.localIp);
+		const filter = this.#filters[family];
+		const key = encodeKey(tuple);
+		const value = filter.get(key);
+		if (value === undefined) return false;
+		const { other } = FLOW_LAYOUTS[family].flow.read(new DataView(value.buffer, value.byteOffset));
+		if (other.proto !== 0) filter.delete(encodeKey(other));
+		return filter.delete(key);
+	}
+
+	/** Evicts flows by their keys. @returns entries evicted */
+	evictFlows(keys: FlowKeys): number {
+		this.#guard();
+		return this.#filters.ipv4.deleteAll(keys.bytes("ipv4")) + this.#filters.ipv6.deleteAll(keys.bytes("ipv6"));
+	}
+
+	/** Goes through the filter caches in chunks, letting others run in between. O(flows). */
+	async scanFlows(visit: (chunk: FlowChunk) => void): Promise<void> {
+		await scanFlows(this.#filters, visit);
+	}
+
+	/** What flows of the current epoch carry. */
+	get epoch(): number {
+		return this.#control.view.getUint32(control.offset.epoch, true);
+	}
+
+	/** Whether a verdict of FlowChunk would be used now, as far as epoch and age tell. */
+	freshness(): (verdict: { epoch: number; confirmedAt: number }) => boolean {
+		const { epoch } = this;
+		const now = Number(this.now & 0xffffffffn);
+		const bound = Number(this.#control.view.getBigUint64(control.offset.maxStaleness, true));
+		return (verdict) => verdict.epoch === epoch && (now - verdict.confirmedAt) >>> 0 <= bound;
+	}
+
+	/** Pins maps again whose pin somebody has removed. @returns their names */
+	repairPins(): MapName[] {
+		const lost = MAPS.filter((name) => !existsSync(`${mapsDir(this.bpffs)}/${name}`));
+		if (lost.length > 0) pinMaps(mapsDir(this.bpffs), this.#maps, lost);
+		return lost;
+	}
+
+	/** Flows that went with their connection tracking entry, since the maps were made. */
+	get forgotten(): number {
+		return Number(this.#control.view.getBigUint64(control.offset.forgotten, true));
+	}
+
+	/**
+	 * Nothing is learned for `ms` from now, by the programs' own clock: whoever pauses learning may die, and it ends all
+	 * the same. What was set before does not count any more; the guard of an eviction does.
+	 */
+	holdLearning(ms: number): void {
+		this.#learnAfter(this.now + msToJiffies(Math.max(ms, GUARD_MS)));
 	}
 
 	get learning(): boolean {
@@ -323,7 +464,7 @@ export class Datapath {
 
 	get capacities(): { filter: number; egress: number; ingress: number } {
 		return {
-			filter: this.#filterCache.info.maxEntries,
+			filter: this.#filters.ipv4.info.maxEntries + this.#filters.ipv6.info.maxEntries,
 			egress: this.#egressCache.info.maxEntries,
 			ingress: this.#ingressCache.info.maxEntries,
 		};
@@ -334,14 +475,14 @@ export class Datapath {
 		return { egress: this.#egressCache.count(), ingress: this.#ingressCache.count() };
 	}
 
-	/** Flows of the filter cache, void ones too. O(flows), in chunks that let others run in between. */
+	/** Flows of the filter caches, void ones too. O(flows), in chunks that let others run in between. */
 	async flows(query: FlowQuery): Promise<FlowList> {
 		return listFlows(
 			{
-				filter: this.#filterCache,
+				filters: this.#filters,
 				egress: this.#egressCache,
 				ingress: this.#ingressCache,
-				epoch: this.#control.view.getUint32(control.offset.epoch, true),
+				epoch: this.epoch,
 				now: this.now,
 				maxStaleness: this.#control.view.getBigUint64(control.offset.maxStaleness, true),
 			},
@@ -352,7 +493,8 @@ export class Datapath {
 	/** Lets go of everything; links, programs and maps stay. */
 	close(): void {
 		for (const map of [
-			this.#filterCache,
+			this.#filters.ipv4,
+			this.#filters.ipv6,
 			this.#egressCache,
 			this.#ingressCache,
 			this.#veths,
@@ -361,7 +503,7 @@ export class Datapath {
 			this.#lessons,
 		])
 			map.close();
-		for (const fd of [...this.#others, ...Object.values(this.#programs)]) closeSync(fd);
+		for (const fd of [this.#maps.backoffs, this.#maps.pending, ...Object.values(this.#programs)]) closeSync(fd);
 	}
 
 	#initialise(savedTcpBeLiberal: number): void {
@@ -375,6 +517,8 @@ export class Datapath {
 			using: 1,
 			tunnelCount: 0,
 			savedTcpBeLiberal,
+			evictions: 0,
+			forgotten: 0n,
 			tunnels: [],
 		});
 	}
@@ -384,11 +528,20 @@ export class Datapath {
 		return jiffiesNow(this.#control.view.getBigInt64(control.offset.jiffiesOffset, true));
 	}
 
-	/** Nothing is learned for a while: the packets under way were decided about before. */
+	/** Comes before every eviction: the packets under way were decided about before, so for a while nothing is learned. */
 	#guard(): bigint {
 		const now = this.now;
-		this.#control.view.setBigUint64(control.offset.learnAfter, now + msToJiffies(GUARD_MS), true);
+		const until = now + msToJiffies(GUARD_MS);
+		const held = this.#control.view.getBigUint64(control.offset.learnAfter, true);
+		const isHeld = held > until;
+		this.#learnAfter(isHeld ? held : until);
 		return now;
+	}
+
+	#learnAfter(jiffies: bigint): void {
+		this.#control.view.setBigUint64(control.offset.learnAfter, jiffies, true);
+		// Second: a lesson that has not seen the first then sees at its end that this is another number.
+		Atomics.add(this.#control.words, control.offset.evictions / 4, 1);
 	}
 }
 
@@ -425,7 +578,13 @@ function encodeTunnel(entry: TunnelEntry): Tunnel {
 		port: entry.port,
 		mtu: entry.mtu,
 		mac: readMac(macBytes(entry.mac)),
+		header: FIRST_WORD[entry.kind],
+		zone: entry.flowBased?.zone ?? 0,
+		gateway: entry.flowBased?.gateway ?? 0,
 		flags:
+			(entry.flowBased ? TUNNEL_FLOW_BASED : 0) |
+			(entry.bridging === "none" ? 0 : TUNNEL_PORT) |
+			(entry.bridging === "untracked" ? TUNNEL_UNTRACKED : 0) |
 			(entry.tosInherit ? TUNNEL_TOS_INHERIT : 0) |
 			(entry.ttlInherit ? TUNNEL_TTL_INHERIT : 0) |
 			(entry.dfInherit ? TUNNEL_DF_INHERIT : 0),
@@ -434,12 +593,16 @@ function encodeTunnel(entry: TunnelEntry): Tunnel {
 
 function decodeTunnel(entry: Tunnel): TunnelEntry {
 	return {
+		kind: entry.header === FIRST_WORD.geneve ? "geneve" : "vxlan",
+		bridging:
+			(entry.flags & TUNNEL_PORT) === 0 ? "none" : (entry.flags & TUNNEL_UNTRACKED) === 0 ? "tracked" : "untracked",
 		ifindex: entry.ifindex,
 		uplink: entry.uplink,
 		vni: entry.vni,
 		port: entry.port,
 		mtu: entry.mtu,
 		mac: entry.mac,
+		flowBased: (entry.flags & TUNNEL_FLOW_BASED) === 0 ? undefined : { zone: entry.zone, gateway: entry.gateway },
 		tosInherit: (entry.flags & TUNNEL_TOS_INHERIT) !== 0,
 		ttlInherit: (entry.flags & TUNNEL_TTL_INHERIT) !== 0,
 		dfInherit: (entry.flags & TUNNEL_DF_INHERIT) !== 0,

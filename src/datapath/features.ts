@@ -1,6 +1,7 @@
 // What this kernel can do, found out by trying.
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { loadConntrack } from "../kernel/conntrack.js";
 import { BpfError } from "./error.js";
 import { check, checkPointer, libbpf, loadObject, openObject } from "./libbpf.js";
 import { runProgram } from "./testrun.js";
@@ -14,8 +15,10 @@ export interface Feature {
 export interface Features {
 	btf: Feature;
 	jit: Feature;
-	/** bpf_skb_ct_lookup (Linux 5.18, with nf_conntrack). */
+	/** bpf_skb_ct_lookup (Linux 5.18, with nf_conntrack, which is loaded for it). */
 	kfunc: Feature;
+	/** bpf_skb_ct_lookup in other zones than 0 (Linux 6.11). */
+	zones: Feature;
 	/** tcx links (Linux 6.6). */
 	tcx: Feature;
 	/** bpf_redirect_peer (Linux 5.10). */
@@ -30,7 +33,14 @@ const EINVAL = 22;
 const YES: Feature = { ok: true, why: "" };
 
 export function probeFeatures(): Features {
-	return { btf: probeBtf(), jit: probeJit(), kfunc: probeKfunc(), tcx: probeTcx(), redirectPeer: probePeer() };
+	return {
+		btf: probeBtf(),
+		jit: probeJit(),
+		kfunc: probeKfunc(),
+		zones: probeZones(),
+		tcx: probeTcx(),
+		redirectPeer: probePeer(),
+	};
 }
 
 function probeBtf(): Feature {
@@ -48,12 +58,21 @@ function probeJit(): Feature {
 }
 
 function probeKfunc(): Feature {
-	const found = withProgram("probe-kfunc.bpf.o", (fd) => runProgram(fd, Buffer.alloc(64)).verdict);
-	return found === 1
+	loadConntrack();
+	return loads("probe-kfunc.bpf.o")
 		? YES
 		: {
 				ok: false,
-				why: "The kernel lacks bpf_skb_ct_lookup (Linux 5.18 with nf_conntrack; if that is a module: modprobe nf_conntrack); dscp mode is used instead",
+				why: "The kernel lacks bpf_skb_ct_lookup (Linux 5.18 with nf_conntrack; if that is a module: modprobe nf_conntrack_netlink); dscp mode is used instead",
+			};
+}
+
+function probeZones(): Feature {
+	return withProgram("probe-zones.bpf.o", (fd) => runProgram(fd, Buffer.alloc(64)).verdict) === 1
+		? YES
+		: {
+				ok: false,
+				why: "bpf_skb_ct_lookup knows no connection tracking zones (Linux 6.11), which Open vSwitch uses: dscp mode is used instead there",
 			};
 }
 
@@ -68,12 +87,17 @@ function probeTcx(): Feature {
 }
 
 function probePeer(): Feature {
+	return loads("probe-peer.bpf.o")
+		? YES
+		: { ok: false, why: "The kernel has no bpf_redirect_peer: use Linux 6.1 or later" };
+}
+
+function loads(file: string): boolean {
 	try {
-		withProgram("probe-peer.bpf.o", () => undefined);
-		return YES;
+		withProgram(file, () => undefined);
+		return true;
 	} catch (error) {
-		if (error instanceof BpfError)
-			return { ok: false, why: "The kernel has no bpf_redirect_peer: use Linux 6.1 or later" };
+		if (error instanceof BpfError) return false;
 		throw error;
 	}
 }

@@ -12,7 +12,7 @@ const OUTPUT = `${root}src/datapath/layout.ts`;
 
 /** Structs that user space reads or writes; those inside them come along. */
 const STRUCTS = [
-	"flow_key", "verdict", "flow", "slot", "host", "pod", "tunnel", "veth", "control", "settings", "counter", "backoff", "pending",
+	"flow_key", "flow_key6", "verdict", "flow", "flow6", "slot", "host", "pod", "tunnel", "veth", "control", "settings", "counter", "backoff", "pending",
 ]; // biome-ignore format: a list
 const ENUMS = ["direction", "slot_state", "mark_mode"];
 
@@ -36,7 +36,9 @@ function scalar(type: string, get: string, set: string, wrap = (text: string): s
 /** Meaning comes from the typedef's name. Everything in network order is named here, and only that. */
 const TYPEDEFS: Record<string, Field> = {
 	ipv4_t: scalar("Ipv4", "Uint32($)", "Uint32($, #)", (text) => `${text} as Ipv4`),
+	ipv6_t: { type: "Ip", read: (at) => `readIp(view, ${at})`, write: (at, value) => `writeIp(view, ${at}, ${value})` },
 	port_t: scalar("number", "Uint16($)", "Uint16($, #)"),
+	tunnel_word_t: scalar("number", "Uint32($)", "Uint32($, #)"),
 	vni_t: scalar("number", "Uint32($)", "Uint32($, # * 256)", (text) => `${text} >>> 8`),
 	mac_t: {
 		type: "MacAddress",
@@ -149,6 +151,7 @@ export function generate(object = OBJECT, header = HEADER): string {
 	return [
 		"// Generated from bpf/oncache.h by `npm run generate`: layouts as the kernel sees them, in this machine's byte order.",
 		"// biome-ignore-all format: generated",
+		'import { type Ip, readIp, writeIp } from "../net/ip.js";',
 		'import type { Ipv4 } from "../net/ipv4.js";',
 		'import { type MacAddress, macBytes, readMac } from "../net/mac.js";',
 		"",

@@ -1,5 +1,6 @@
 // Generated from bpf/oncache.h by `npm run generate`: layouts as the kernel sees them, in this machine's byte order.
 // biome-ignore-all format: generated
+import { type Ip, readIp, writeIp } from "../net/ip.js";
 import type { Ipv4 } from "../net/ipv4.js";
 import { type MacAddress, macBytes, readMac } from "../net/mac.js";
 
@@ -7,25 +8,34 @@ function bytesOf(view: DataView, at: number, length: number): Uint8Array {
 	return new Uint8Array(view.buffer, view.byteOffset + at, length);
 }
 
-export const ONCACHE_CONTRACT = 1;
+export const ONCACHE_CONTRACT = 4;
 export const TUNNELS_MAX = 8;
 export const SLOT_PROBES = 16;
 export const TOS_MISS = 0x04;
 export const TOS_ESTABLISHED = 0x08;
+export const REF_POD = 0x80000000;
+export const VERDICT_TRANSLATED = 0x1;
+export const VERDICT_BRIDGED = 0x2;
+export const VERDICT_REVERSE = 0x4;
 export const OUTER_LEN = 64;
 export const TUNNEL_TOS_INHERIT = 0x1;
 export const TUNNEL_TTL_INHERIT = 0x2;
 export const TUNNEL_DF_INHERIT = 0x4;
+export const TUNNEL_PORT = 0x8;
+export const TUNNEL_UNTRACKED = 0x10;
+export const TUNNEL_FLOW_BASED = 0x40;
+export const TUNNEL_BRIDGED = 0x20;
 export const VETH_SHAPED = 0x1;
+export const VETH_UNTRACKED = 0x2;
 export const BACKOFF_FREE = 4;
 
 /** By number: enum reason. */
-export const REASONS = ["fast", "paused", "not_ipv4", "vlan", "truncated", "ip_options", "fragment", "checksum", "ttl", "protocol", "tcp_flags", "outer", "vni", "flow_miss", "reverse", "stale", "sample", "host_miss", "pod_miss", "veth", "mac", "peer", "mtu", "refused", "backoff", "dscp", "drop"] as const;
-export type Reason = "paused" | "not_ipv4" | "vlan" | "truncated" | "ip_options" | "fragment" | "checksum" | "ttl" | "protocol" | "tcp_flags" | "outer" | "vni" | "flow_miss" | "reverse" | "stale" | "sample" | "host_miss" | "pod_miss" | "veth" | "mac" | "peer" | "mtu" | "refused" | "backoff" | "dscp" | "drop";
+export const REASONS = ["fast", "paused", "not_ipv4", "vlan", "truncated", "ip_options", "fragment", "checksum", "ttl", "protocol", "tcp_flags", "outer", "vni", "flow_miss", "reverse", "stale", "sample", "host_miss", "pod_miss", "veth", "mac", "peer", "mtu", "refused", "backoff", "dscp", "drop", "overload", "extension", "scope", "ipv6"] as const;
+export type Reason = "paused" | "not_ipv4" | "vlan" | "truncated" | "ip_options" | "fragment" | "checksum" | "ttl" | "protocol" | "tcp_flags" | "outer" | "vni" | "flow_miss" | "reverse" | "stale" | "sample" | "host_miss" | "pod_miss" | "veth" | "mac" | "peer" | "mtu" | "refused" | "backoff" | "dscp" | "drop" | "overload" | "extension" | "scope" | "ipv6";
 
 /** By number: enum lesson. */
-export const LESSONS = ["learned", "confirmed", "paused", "unfit", "not_established", "nat", "device", "full", "forged"] as const;
-export type Lesson = "learned" | "confirmed" | "paused" | "unfit" | "not_established" | "nat" | "device" | "full" | "forged";
+export const LESSONS = ["learned", "confirmed", "paused", "unfit", "not_established", "nat", "device", "full", "forged", "helper", "conflict"] as const;
+export type Lesson = "learned" | "confirmed" | "paused" | "unfit" | "not_established" | "nat" | "device" | "full" | "forged" | "helper" | "conflict";
 
 export const Direction = { EGRESS: 0, INGRESS: 1 } as const;
 
@@ -60,23 +70,52 @@ export const flowKey = {
 	},
 };
 
+export interface FlowKey6 {
+	localIp: Ip;
+	remoteIp: Ip;
+	localPort: number;
+	remotePort: number;
+	proto: number;
+}
+
+export const flowKey6 = {
+	size: 40,
+	offset: { localIp: 0, remoteIp: 16, localPort: 32, remotePort: 34, proto: 36 },
+	read: (view: DataView, at = 0): FlowKey6 => ({
+		localIp: readIp(view, at),
+		remoteIp: readIp(view, at + 16),
+		localPort: view.getUint16(at + 32),
+		remotePort: view.getUint16(at + 34),
+		proto: view.getUint8(at + 36),
+	}),
+	write: (view: DataView, at: number, value: FlowKey6): void => {
+		writeIp(view, at, value.localIp);
+		writeIp(view, at + 16, value.remoteIp);
+		view.setUint16(at + 32, value.localPort);
+		view.setUint16(at + 34, value.remotePort);
+		view.setUint8(at + 36, value.proto);
+	},
+};
+
 export interface Verdict {
 	confirmedAt: bigint;
 	sampledAt: bigint;
 	ref: bigint;
 	epoch: number;
 	outerPort: number;
+	flags: number;
 }
 
 export const verdict = {
 	size: 32,
-	offset: { confirmedAt: 0, sampledAt: 8, ref: 16, epoch: 24, outerPort: 28 },
+	offset: { confirmedAt: 0, sampledAt: 8, ref: 16, epoch: 24, outerPort: 28, flags: 30 },
 	read: (view: DataView, at = 0): Verdict => ({
 		confirmedAt: view.getBigUint64(at, true),
 		sampledAt: view.getBigUint64(at + 8, true),
 		ref: view.getBigUint64(at + 16, true),
 		epoch: view.getUint32(at + 24, true),
 		outerPort: view.getUint16(at + 28),
+		flags: view.getUint16(at + 30, true),
 	}),
 	write: (view: DataView, at: number, value: Verdict): void => {
 		view.setBigUint64(at, value.confirmedAt, true);
@@ -84,6 +123,7 @@ export const verdict = {
 		view.setBigUint64(at + 16, value.ref, true);
 		view.setUint32(at + 24, value.epoch, true);
 		view.setUint16(at + 28, value.outerPort);
+		view.setUint16(at + 30, value.flags, true);
 	},
 };
 
@@ -91,20 +131,59 @@ export interface Flow {
 	egress: Verdict;
 	ingress: Verdict;
 	packets: bigint[];
+	other: FlowKey;
+	addressSum: number;
+	portSum: number;
 }
 
 export const flow = {
-	size: 80,
-	offset: { egress: 0, ingress: 32, packets: 64 },
+	size: 104,
+	offset: { egress: 0, ingress: 32, packets: 64, other: 80, addressSum: 96, portSum: 98 },
 	read: (view: DataView, at = 0): Flow => ({
 		egress: verdict.read(view, at),
 		ingress: verdict.read(view, at + 32),
 		packets: Array.from({ length: 2 }, (_, i) => view.getBigUint64(at + 64 + i * 8, true)),
+		other: flowKey.read(view, at + 80),
+		addressSum: view.getUint16(at + 96, true),
+		portSum: view.getUint16(at + 98, true),
 	}),
 	write: (view: DataView, at: number, value: Flow): void => {
 		verdict.write(view, at, value.egress);
 		verdict.write(view, at + 32, value.ingress);
 		for (const [i, item] of value.packets.entries()) view.setBigUint64(at + 64 + i * 8, item, true);
+		flowKey.write(view, at + 80, value.other);
+		view.setUint16(at + 96, value.addressSum, true);
+		view.setUint16(at + 98, value.portSum, true);
+	},
+};
+
+export interface Flow6 {
+	egress: Verdict;
+	ingress: Verdict;
+	packets: bigint[];
+	other: FlowKey6;
+	addressSum: number;
+	portSum: number;
+}
+
+export const flow6 = {
+	size: 128,
+	offset: { egress: 0, ingress: 32, packets: 64, other: 80, addressSum: 120, portSum: 122 },
+	read: (view: DataView, at = 0): Flow6 => ({
+		egress: verdict.read(view, at),
+		ingress: verdict.read(view, at + 32),
+		packets: Array.from({ length: 2 }, (_, i) => view.getBigUint64(at + 64 + i * 8, true)),
+		other: flowKey6.read(view, at + 80),
+		addressSum: view.getUint16(at + 120, true),
+		portSum: view.getUint16(at + 122, true),
+	}),
+	write: (view: DataView, at: number, value: Flow6): void => {
+		verdict.write(view, at, value.egress);
+		verdict.write(view, at + 32, value.ingress);
+		for (const [i, item] of value.packets.entries()) view.setBigUint64(at + 64 + i * 8, item, true);
+		flowKey6.write(view, at + 80, value.other);
+		view.setUint16(at + 120, value.addressSum, true);
+		view.setUint16(at + 122, value.portSum, true);
 	},
 };
 
@@ -176,34 +255,34 @@ export const host = {
 
 export interface Pod {
 	slot: Slot;
-	ip: Ipv4;
-	veth: number;
 	macs: Uint8Array;
+	veth: number;
+	fromPod: Uint8Array;
 	vethFlags: number;
 	mtu: number;
-	fromPod: Uint8Array;
+	ip: Ip;
 }
 
 export const pod = {
 	size: 64,
-	offset: { slot: 0, ip: 16, veth: 20, macs: 24, vethFlags: 36, mtu: 40, fromPod: 44 },
+	offset: { slot: 0, macs: 16, veth: 28, fromPod: 32, vethFlags: 44, mtu: 46, ip: 48 },
 	read: (view: DataView, at = 0): Pod => ({
 		slot: slot.read(view, at),
-		ip: view.getUint32(at + 16) as Ipv4,
-		veth: view.getUint32(at + 20, true),
-		macs: bytesOf(view, at + 24, 12).slice(),
-		vethFlags: view.getUint32(at + 36, true),
-		mtu: view.getUint32(at + 40, true),
-		fromPod: bytesOf(view, at + 44, 12).slice(),
+		macs: bytesOf(view, at + 16, 12).slice(),
+		veth: view.getUint32(at + 28, true),
+		fromPod: bytesOf(view, at + 32, 12).slice(),
+		vethFlags: view.getUint16(at + 44, true),
+		mtu: view.getUint16(at + 46, true),
+		ip: readIp(view, at + 48),
 	}),
 	write: (view: DataView, at: number, value: Pod): void => {
 		slot.write(view, at, value.slot);
-		view.setUint32(at + 16, value.ip);
-		view.setUint32(at + 20, value.veth, true);
-		bytesOf(view, at + 24, 12).set(value.macs);
-		view.setUint32(at + 36, value.vethFlags, true);
-		view.setUint32(at + 40, value.mtu, true);
-		bytesOf(view, at + 44, 12).set(value.fromPod);
+		bytesOf(view, at + 16, 12).set(value.macs);
+		view.setUint32(at + 28, value.veth, true);
+		bytesOf(view, at + 32, 12).set(value.fromPod);
+		view.setUint16(at + 44, value.vethFlags, true);
+		view.setUint16(at + 46, value.mtu, true);
+		writeIp(view, at + 48, value.ip);
 	},
 };
 
@@ -215,11 +294,14 @@ export interface Tunnel {
 	mtu: number;
 	mac: MacAddress;
 	flags: number;
+	zone: number;
+	header: number;
+	gateway: number;
 }
 
 export const tunnel = {
-	size: 32,
-	offset: { ifindex: 0, uplink: 4, vni: 8, port: 12, mtu: 14, mac: 16, flags: 24 },
+	size: 36,
+	offset: { ifindex: 0, uplink: 4, vni: 8, port: 12, mtu: 14, mac: 16, flags: 24, zone: 26, header: 28, gateway: 32 },
 	read: (view: DataView, at = 0): Tunnel => ({
 		ifindex: view.getUint32(at, true),
 		uplink: view.getUint32(at + 4, true),
@@ -228,6 +310,9 @@ export const tunnel = {
 		mtu: view.getUint16(at + 14, true),
 		mac: readMac(bytesOf(view, at + 16, 6)),
 		flags: view.getUint16(at + 24, true),
+		zone: view.getUint16(at + 26, true),
+		header: view.getUint32(at + 28),
+		gateway: view.getUint32(at + 32, true),
 	}),
 	write: (view: DataView, at: number, value: Tunnel): void => {
 		view.setUint32(at, value.ifindex, true);
@@ -237,24 +322,33 @@ export const tunnel = {
 		view.setUint16(at + 14, value.mtu, true);
 		bytesOf(view, at + 16, 6).set(macBytes(value.mac));
 		view.setUint16(at + 24, value.flags, true);
+		view.setUint16(at + 26, value.zone, true);
+		view.setUint32(at + 28, value.header);
+		view.setUint32(at + 32, value.gateway, true);
 	},
 };
 
 export interface Veth {
 	flags: number;
 	mtu: number;
+	router: MacAddress;
+	zone: number;
 }
 
 export const veth = {
-	size: 8,
-	offset: { flags: 0, mtu: 4 },
+	size: 24,
+	offset: { flags: 0, mtu: 4, router: 8, zone: 16 },
 	read: (view: DataView, at = 0): Veth => ({
 		flags: view.getUint32(at, true),
 		mtu: view.getUint32(at + 4, true),
+		router: readMac(bytesOf(view, at + 8, 6)),
+		zone: view.getUint32(at + 16, true),
 	}),
 	write: (view: DataView, at: number, value: Veth): void => {
 		view.setUint32(at, value.flags, true);
 		view.setUint32(at + 4, value.mtu, true);
+		bytesOf(view, at + 8, 6).set(macBytes(value.router));
+		view.setUint32(at + 16, value.zone, true);
 	},
 };
 
@@ -268,12 +362,14 @@ export interface Control {
 	using: number;
 	tunnelCount: number;
 	savedTcpBeLiberal: number;
+	evictions: number;
+	forgotten: bigint;
 	tunnels: Tunnel[];
 }
 
 export const control = {
-	size: 304,
-	offset: { maxStaleness: 0, jiffiesOffset: 8, learnAfter: 16, contract: 24, epoch: 28, learning: 32, using: 36, tunnelCount: 40, savedTcpBeLiberal: 44, tunnels: 48 },
+	size: 352,
+	offset: { maxStaleness: 0, jiffiesOffset: 8, learnAfter: 16, contract: 24, epoch: 28, learning: 32, using: 36, tunnelCount: 40, savedTcpBeLiberal: 44, evictions: 48, forgotten: 56, tunnels: 64 },
 	read: (view: DataView, at = 0): Control => ({
 		maxStaleness: view.getBigUint64(at, true),
 		jiffiesOffset: view.getBigInt64(at + 8, true),
@@ -284,7 +380,9 @@ export const control = {
 		using: view.getUint32(at + 36, true),
 		tunnelCount: view.getUint32(at + 40, true),
 		savedTcpBeLiberal: view.getInt32(at + 44, true),
-		tunnels: Array.from({ length: 8 }, (_, i) => tunnel.read(view, at + 48 + i * 32)),
+		evictions: view.getUint32(at + 48, true),
+		forgotten: view.getBigUint64(at + 56, true),
+		tunnels: Array.from({ length: 8 }, (_, i) => tunnel.read(view, at + 64 + i * 36)),
 	}),
 	write: (view: DataView, at: number, value: Control): void => {
 		view.setBigUint64(at, value.maxStaleness, true);
@@ -296,7 +394,9 @@ export const control = {
 		view.setUint32(at + 36, value.using, true);
 		view.setUint32(at + 40, value.tunnelCount, true);
 		view.setInt32(at + 44, value.savedTcpBeLiberal, true);
-		for (const [i, item] of value.tunnels.entries()) tunnel.write(view, at + 48 + i * 32, item);
+		view.setUint32(at + 48, value.evictions, true);
+		view.setBigUint64(at + 56, value.forgotten, true);
+		for (const [i, item] of value.tunnels.entries()) tunnel.write(view, at + 64 + i * 36, item);
 	},
 };
 
@@ -311,11 +411,14 @@ export interface Settings {
 	egressSlots: number;
 	ingressSlots: number;
 	backoffSlots: number;
+	filterEntries: number;
+	filter6Entries: number;
+	window: bigint;
 }
 
 export const settings = {
-	size: 56,
-	offset: { maxStaleness: 0, retry: 8, backoff: 16, rest: 24, mark: 32, markMode: 36, countFlows: 40, egressSlots: 44, ingressSlots: 48, backoffSlots: 52 },
+	size: 72,
+	offset: { maxStaleness: 0, retry: 8, backoff: 16, rest: 24, mark: 32, markMode: 36, countFlows: 40, egressSlots: 44, ingressSlots: 48, backoffSlots: 52, filterEntries: 56, filter6Entries: 60, window: 64 },
 	read: (view: DataView, at = 0): Settings => ({
 		maxStaleness: view.getBigUint64(at, true),
 		retry: view.getBigUint64(at + 8, true),
@@ -327,6 +430,9 @@ export const settings = {
 		egressSlots: view.getUint32(at + 44, true),
 		ingressSlots: view.getUint32(at + 48, true),
 		backoffSlots: view.getUint32(at + 52, true),
+		filterEntries: view.getUint32(at + 56, true),
+		filter6Entries: view.getUint32(at + 60, true),
+		window: view.getBigUint64(at + 64, true),
 	}),
 	write: (view: DataView, at: number, value: Settings): void => {
 		view.setBigUint64(at, value.maxStaleness, true);
@@ -339,6 +445,9 @@ export const settings = {
 		view.setUint32(at + 44, value.egressSlots, true);
 		view.setUint32(at + 48, value.ingressSlots, true);
 		view.setUint32(at + 52, value.backoffSlots, true);
+		view.setUint32(at + 56, value.filterEntries, true);
+		view.setUint32(at + 60, value.filter6Entries, true);
+		view.setBigUint64(at + 64, value.window, true);
 	},
 };
 

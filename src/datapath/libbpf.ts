@@ -90,6 +90,7 @@ const raw = {
 	updateBatch: lib.func(
 		"int bpf_map_update_batch(int fd, const void *keys, const void *values, void *count, const void *opts)",
 	),
+	deleteBatch: lib.func("int bpf_map_delete_batch(int fd, const void *keys, void *count, const void *opts)"),
 	linkCreate: lib.func("int bpf_link_create(int prog_fd, int target_fd, int attach_type, const void *opts)"),
 	linkUpdate: lib.func("int bpf_link_update(int link_fd, int new_prog_fd, const void *opts)"),
 	linkDetach: lib.func("int bpf_link_detach(int link_fd)"),

@@ -61,6 +61,23 @@ export class BpfMap {
 		return check(libbpf.delete(this.fd, key), `Cannot delete from map "${this.name}"`, [ENOENT]) >= 0;
 	}
 
+	/** Deletes keys that lie one behind another; those that are gone already are no error. @returns how many there were */
+	deleteAll(keys: Uint8Array): number {
+		const { keySize } = this.info;
+		const done = Buffer.alloc(4);
+		let deleted = 0;
+		// The kernel stops at a key that it does not have: that one is left out, and the rest tried again.
+		for (let at = 0; at < keys.length; at += keySize) {
+			done.writeUInt32LE((keys.length - at) / keySize);
+			check(libbpf.deleteBatch(this.fd, keys.subarray(at), done, null), `Cannot delete from map "${this.name}"`, [
+				ENOENT,
+			]);
+			deleted += done.readUInt32LE(0);
+			at += done.readUInt32LE(0) * keySize;
+		}
+		return deleted;
+	}
+
 	/** Writes `count` entries that lie one behind another. */
 	setBatch(keys: Uint8Array, values: Uint8Array, count: number): void {
 		const done = Buffer.alloc(4);

@@ -5,12 +5,14 @@ import { Btf } from "./btf.js";
 import { control, type Settings, settings as settingsLayout } from "./layout.js";
 import { check, checkPointer, copyBtf, libbpf, loadObject, openObject, type Pointer } from "./libbpf.js";
 import { mapInfo, openPin } from "./map.js";
-import type { ProgramName } from "./types.js";
+import type { ProgramName, SocketFilterName } from "./types.js";
 
 const OBJECT = fileURLToPath(new URL("../../../bpf/oncache.bpf.o", import.meta.url));
 export const PROGRAMS: readonly ProgramName[] = ["egress", "egress_init", "ingress", "ingress_init"];
+const SOCKET_FILTERS: readonly SocketFilterName[] = ["forget"];
 export const MAPS = [
 	"filter_cache",
+	"filter_cache6",
 	"egress_cache",
 	"ingress_cache",
 	"veths",
@@ -33,7 +35,7 @@ export interface LoadOptions {
 
 export interface LoadedObject {
 	/** File descriptors, to be closed by the caller; the kernel objects live on while pinned or attached. */
-	programs: Record<ProgramName, number>;
+	programs: Record<ProgramName | SocketFilterName, number>;
 	maps: Record<MapName, number>;
 	/** False: the caches are new and empty. */
 	reused: boolean;
@@ -53,19 +55,15 @@ export function load(options: LoadOptions): LoadedObject {
 		const { reused, savedTcpBeLiberal } = takeOver(maps, options);
 		loadObject(object, OBJECT);
 		const descriptors = Object.fromEntries(MAPS.map((name) => [name, duplicate(libbpf.mapFd(maps[name]))]));
-		if (!reused)
-			for (const name of MAPS) {
-				const path = `${options.mapsDir}/${name}`;
-				check(libbpf.objPin(descriptors[name], path), `Cannot pin map "${path}"`);
-			}
+		if (!reused) pinMaps(options.mapsDir, descriptors as Record<MapName, number>, MAPS);
 		const programs = Object.fromEntries(
-			PROGRAMS.map((name) => {
+			[...PROGRAMS, ...SOCKET_FILTERS].map((name) => {
 				const program = checkPointer(libbpf.findProgram(object, name), `Cannot find program "${name}"`);
 				return [name, duplicate(libbpf.programFd(program))];
 			}),
 		);
 		return {
-			programs: programs as Record<ProgramName, number>,
+			programs: programs as LoadedObject["programs"],
 			maps: descriptors as Record<MapName, number>,
 			reused,
 			savedTcpBeLiberal,
@@ -73,6 +71,11 @@ export function load(options: LoadOptions): LoadedObject {
 	} finally {
 		libbpf.objectClose(object);
 	}
+}
+
+export function pinMaps(dir: string, maps: Record<MapName, number>, names: readonly MapName[]): void {
+	mkdirSync(dir, { recursive: true, mode: 0o700 });
+	for (const name of names) check(libbpf.objPin(maps[name], `${dir}/${name}`), `Cannot pin map "${dir}/${name}"`);
 }
 
 function findMaps(object: Pointer): Record<MapName, Pointer> {

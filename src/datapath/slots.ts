@@ -44,10 +44,10 @@ export class SlotCache<T extends Host | Pod> extends MappedArray {
 	}
 
 	/** Ends every live entry that matches: all flows that refer to it are void at once. `now` in jiffies. @returns how many */
-	retire(matches: (entry: T) => boolean, now: bigint): number {
+	retire(matches: (entry: T, slot: number) => boolean, now: bigint): number {
 		let retired = 0;
 		for (const { index, entry } of this.live()) {
-			if (!matches(entry)) continue;
+			if (!matches(entry, index)) continue;
 			const at = this.offset(index);
 			Atomics.add(this.words, (at + slotLayout.offset.generation) / 4, 1);
 			this.view.setBigUint64(at + slotLayout.offset.retiredAt, now, true);

@@ -1,8 +1,8 @@
 // RTM_NEWLINK: bytes to Link (include/uapi/linux/if_link.h).
-import { readIpv4 } from "../net/ipv4.js";
+import { decodeIp } from "../net/ip.js";
 import { readMac } from "../net/mac.js";
 import { type Attributes, isSet, parseAttributes, readText } from "./attribute.js";
-import type { Link, VxlanInfo } from "./link.js";
+import type { GeneveInfo, Link, VxlanInfo } from "./link.js";
 
 export const IFINFOMSG_BYTES = 16;
 const ARPHRD_ETHER = 1;
@@ -39,6 +39,19 @@ const IFLA_VXLAN = {
 	ttlInherit: 28,
 	df: 29,
 };
+const IFLA_GENEVE = {
+	id: 1,
+	remote: 2,
+	tos: 4,
+	port: 5,
+	collectMetadata: 6,
+	remote6: 7,
+	udpChecksum: 8,
+	ttlInherit: 12,
+	df: 13,
+	innerProtocolInherit: 14,
+};
+const IFLA_BR_NF_CALL_IPTABLES = 36;
 const DF = ["unset", "set", "inherit"] as const;
 
 export function decodeLink(body: Buffer): Link {
@@ -62,18 +75,21 @@ export function decodeLink(body: Buffer): Link {
 		link: attributes.get(IFLA.link)?.readUInt32LE() || undefined,
 		linkNetnsid: attributes.get(IFLA.linkNetnsid)?.readInt32LE(),
 		vxlan: kind === "vxlan" && data ? decodeVxlan(parseAttributes(data)) : undefined,
+		geneve: kind === "geneve" && data ? decodeGeneve(parseAttributes(data)) : undefined,
+		bridge:
+			kind === "bridge" && data ? { callsIptables: isSet(parseAttributes(data), IFLA_BR_NF_CALL_IPTABLES) } : undefined,
 	};
 }
 
 function decodeVxlan(attributes: Attributes): VxlanInfo {
-	const local = attributes.get(IFLA_VXLAN.local);
+	const local = attributes.get(IFLA_VXLAN.local) ?? attributes.get(IFLA_VXLAN.local6);
 	const range = attributes.get(IFLA_VXLAN.portRange);
 	const has = (type: number) => isSet(attributes, type);
 	return {
 		vni: attributes.get(IFLA_VXLAN.id)?.readUInt32LE() ?? 0,
 		port: attributes.get(IFLA_VXLAN.port)?.readUInt16BE() ?? 0,
 		link: attributes.get(IFLA_VXLAN.link)?.readUInt32LE() || undefined,
-		local: local && readIpv4(local),
+		local: local && decodeIp(local),
 		ipv6: attributes.has(IFLA_VXLAN.local6) || attributes.has(IFLA_VXLAN.group6),
 		portRange: { low: range?.readUInt16BE(0) ?? 0, high: range?.readUInt16BE(2) ?? 0 },
 		ttl: attributes.get(IFLA_VXLAN.ttl)?.readUInt8() ?? 0,
@@ -88,5 +104,21 @@ function decodeVxlan(attributes: Attributes): VxlanInfo {
 			IFLA_VXLAN.groupPolicy,
 			IFLA_VXLAN.genericProtocol,
 		].some(has),
+	};
+}
+
+function decodeGeneve(attributes: Attributes): GeneveInfo {
+	const remote = attributes.get(IFLA_GENEVE.remote) ?? attributes.get(IFLA_GENEVE.remote6);
+	return {
+		vni: attributes.get(IFLA_GENEVE.id)?.readUInt32LE() ?? 0,
+		port: attributes.get(IFLA_GENEVE.port)?.readUInt16BE() ?? 0,
+		remote: remote && decodeIp(remote),
+		ipv6: attributes.has(IFLA_GENEVE.remote6),
+		ttlInherit: isSet(attributes, IFLA_GENEVE.ttlInherit),
+		tos: attributes.get(IFLA_GENEVE.tos)?.readUInt8() ?? 0,
+		df: DF[attributes.get(IFLA_GENEVE.df)?.readUInt8() ?? 0] ?? "unset",
+		udpChecksum: isSet(attributes, IFLA_GENEVE.udpChecksum),
+		collectMetadata: attributes.has(IFLA_GENEVE.collectMetadata),
+		innerProtocolInherit: attributes.has(IFLA_GENEVE.innerProtocolInherit),
 	};
 }

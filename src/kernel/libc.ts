@@ -16,6 +16,10 @@ const c = {
 		"int mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data)",
 	),
 	unshare: libc.func("int unshare(int flags)"),
+	flock: libc.func("int flock(int fd, int operation)"),
+	prctl: libc.func("int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)"),
+	fcntl: libc.func("int fcntl(int fd, int command, int argument)"),
+	execve: libc.func("int execve(const char *path, const void *argv, const void *envp)"),
 };
 
 const AF_NETLINK = 16;
@@ -78,6 +82,50 @@ export function mount(source: string, target: string, type: string | null, flags
 /** Moves the calling thread into new namespaces: only what Node does synchronously follows it. */
 export function unshare(flags: number): void {
 	check(c.unshare(flags), "Cannot create a namespace");
+}
+
+const LOCK_EX_NB = 2 | 4;
+const EWOULDBLOCK = 11;
+
+/** flock(2). @returns false when somebody else holds it */
+export function tryLock(fd: number): boolean {
+	if (c.flock(fd, LOCK_EX_NB) === 0) return true;
+	if (koffi.errno() === EWOULDBLOCK) return false;
+	throw new KernelError("Cannot lock a file", koffi.errno());
+}
+
+const PR_CAPBSET_DROP = 24;
+
+/** Takes a capability out of the calling thread's bounding set: what is executed from it cannot have it any more. */
+export function dropFromBoundingSet(capability: number): void {
+	check(c.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), `Cannot drop capability ${capability}`);
+}
+
+const F_SETFD = 2;
+
+const FD_CLOEXEC = 1;
+
+/** Whether programs that are executed get this descriptor. */
+export function setInherited(fd: number, inherited: boolean): void {
+	check(c.fcntl(fd, F_SETFD, inherited ? 0 : FD_CLOEXEC), `Cannot hand over file descriptor ${fd}`);
+}
+
+/** Replaces this process by another program; returns only by throwing. */
+export function execute(path: string, argv: readonly string[], env: NodeJS.ProcessEnv): never {
+	const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+	const [args, environment] = [textArray(argv), textArray(variables)];
+	// Node closes even these at an execve(2).
+	for (const fd of [0, 1, 2]) setInherited(fd, true);
+	c.execve(path, args.pointers, environment.pointers);
+	throw new KernelError(`Cannot execute "${path}"`, koffi.errno());
+}
+
+/** char *[], ended by NULL. The texts have to live as long. */
+function textArray(texts: readonly string[]): { pointers: Buffer; texts: Buffer[] } {
+	const kept = texts.map((text) => Buffer.from(`${text}\0`));
+	const pointers = Buffer.alloc(8 * (texts.length + 1));
+	for (const [i, text] of kept.entries()) pointers.writeBigUInt64LE(BigInt(koffi.address(text)), 8 * i);
+	return { pointers, texts: kept };
 }
 
 function check(result: number, action: string): number {

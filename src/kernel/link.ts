@@ -1,5 +1,5 @@
 // Network devices as the kernel describes them (RTM_GETLINK), reduced to what ONCache asks about.
-import type { Ipv4 } from "../net/ipv4.js";
+import type { Ip } from "../net/ip.js";
 import type { MacAddress } from "../net/mac.js";
 
 /** IFLA_VXLAN_* of a vxlan device. */
@@ -9,8 +9,8 @@ export interface VxlanInfo {
 	port: number;
 	/** ifindex of the underlay device, when the device names one. */
 	link: number | undefined;
-	/** Outer IPv4 source, when the device names one. */
-	local: Ipv4 | undefined;
+	/** Outer source, when the device names one. */
+	local: Ip | undefined;
 	/** The outer header is IPv6. */
 	ipv6: boolean;
 	/** First and last outer UDP source port; 0, 0 is the kernel's default range. */
@@ -27,6 +27,33 @@ export interface VxlanInfo {
 	collectMetadata: boolean;
 	/** Group policy, generic protocol or remote checksum extensions are on. */
 	extensions: boolean;
+}
+
+/** IFLA_GENEVE_* of a geneve device. */
+export interface GeneveInfo {
+	vni: number;
+	/** Outer UDP destination port. */
+	port: number;
+	/** The one remote host. */
+	remote: Ip | undefined;
+	/** The outer header is IPv6. */
+	ipv6: boolean;
+	ttlInherit: boolean;
+	/** The whole TOS byte; 1 means "inherit the inner DSCP". */
+	tos: number;
+	df: "unset" | "set" | "inherit";
+	/** Outer UDP checksum over IPv4. */
+	udpChecksum: boolean;
+	/** Metadata (flow based) mode, as Open vSwitch uses it. */
+	collectMetadata: boolean;
+	/** It carries IP packets without an inner Ethernet header. */
+	innerProtocolInherit: boolean;
+}
+
+/** IFLA_BR_* of a bridge. */
+export interface BridgeInfo {
+	/** What it forwards passes iptables whatever the sysctl says. */
+	callsIptables: boolean;
 }
 
 export interface Link {
@@ -48,28 +75,47 @@ export interface Link {
 	/** IFLA_LINK_NETNSID: set when `link` lies in another network namespace. */
 	linkNetnsid: number | undefined;
 	vxlan: VxlanInfo | undefined;
+	geneve: GeneveInfo | undefined;
+	bridge: BridgeInfo | undefined;
 }
 
 export interface Address {
 	ifindex: number;
-	ip: Ipv4;
+	ip: Ip;
 	prefixLength: number;
 }
 
 export interface Route {
-	destination: Ipv4;
+	destination: Ip;
 	prefixLength: number;
-	gateway: Ipv4 | undefined;
+	gateway: Ip | undefined;
 	/** ifindex of the outgoing device. */
 	device: number | undefined;
 	table: number;
+	/** RTA_PREFSRC: the source address that goes with it. */
+	source: Ip | undefined;
+	/** False for an unreachable, blackhole or prohibit route. */
+	forwards: boolean;
+	/** RTAX_MTU, bytes; undefined: the device's. */
+	mtu: number | undefined;
 }
 
 /** A bridge forwarding entry; of a vxlan device: the remote host behind a MAC address. */
 export interface FdbEntry {
+	/** The port; of a vxlan device's own table: the device. */
 	ifindex: number;
+	/** ifindex of the bridge; undefined in a vxlan device's own table. */
+	master: number | undefined;
 	mac: MacAddress;
-	remote: Ipv4 | undefined;
+	remote: Ip | undefined;
+}
+
+/** An ARP entry, or one of IPv6's neighbour discovery. */
+export interface Neighbour {
+	ifindex: number;
+	ip: Ip;
+	/** Undefined while nobody has answered, or nobody does any more. */
+	mac: MacAddress | undefined;
 }
 
 export interface Qdisc {

@@ -6,10 +6,13 @@ import { KernelError } from "./error.js";
 import { openNetlinkSocket, receive, send, setSocketOption } from "./libc.js";
 
 export const NETLINK_ROUTE = 0;
+export const NETLINK_NETFILTER = 12;
 
 const SOL_SOCKET = 1;
 const SO_RCVBUFFORCE = 33;
+const SO_ATTACH_BPF = 50;
 const SOL_NETLINK = 270;
+const NETLINK_ADD_MEMBERSHIP = 1;
 const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 /** Without it the kernel silently ignores parts of a dump request. */
@@ -29,6 +32,8 @@ const HEADER_BYTES = 16;
 const RECEIVE_BYTES = 64 * 1024;
 /** A dump that changes under our hands is read again this often. */
 const DUMP_ATTEMPTS = 10;
+/** Questions per system call: their answers fit into the socket's default buffer. */
+const MANY = 64;
 
 export interface Message {
 	type: number;
@@ -85,6 +90,28 @@ export class Netlink {
 		);
 	}
 
+	/** Asks many questions of one kind, each with one answer, in few system calls. A question that is refused has none. */
+	requestMany<T>(
+		{ type, bodies, action }: { type: number; bodies: readonly Buffer[]; action: string },
+		decode: (body: Buffer) => T,
+	): (T | undefined)[] {
+		const answers: (T | undefined)[] = new Array(bodies.length).fill(undefined);
+		for (let from = 0; from < bodies.length; from += MANY) {
+			const some = bodies.slice(from, from + MANY);
+			const first = this.#sequence + 1;
+			const messages = some.map((body) => encodeMessage(type, NLM_F_REQUEST, ++this.#sequence, body));
+			send(this.fd, Buffer.concat(messages), `Cannot ${action}`);
+			for (let open = some.length; open > 0; )
+				for (const message of this.#receive(true, action)) {
+					const at = message.sequence - first;
+					if (at < 0 || at >= some.length) continue;
+					open--;
+					if (message.type !== NLMSG_ERROR) answers[from + at] = decode(message.body);
+				}
+		}
+		return answers;
+	}
+
 	/** The messages of the next datagram from the kernel; undefined when none waits. */
 	poll(): Message[] | undefined {
 		try {
@@ -93,6 +120,15 @@ export class Netlink {
 			if (error instanceof KernelError && error.code === "EAGAIN") return undefined;
 			throw error;
 		}
+	}
+
+	join(group: number): void {
+		setSocketOption(this.fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group);
+	}
+
+	/** SO_ATTACH_BPF: the program decides which notifications wait to be read. */
+	setFilter(programFd: number): void {
+		setSocketOption(this.fd, SOL_SOCKET, SO_ATTACH_BPF, programFd);
 	}
 
 	close(): void {

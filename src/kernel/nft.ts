@@ -19,21 +19,29 @@ const SET_RULES = Array.from({ length: DSCP_COUNT }, (_, dscp) => dscp)
 	.filter((dscp) => (dscp & (DSCP_MISS | DSCP_ESTABLISHED)) === DSCP_MISS)
 	.map((dscp) => `ip dscp ${dscp} ip dscp set ${dscp | DSCP_ESTABLISHED}`);
 
+/** What the tunnel carries, in either direction: others may use these bits for what they like. */
+const CONDITION = `@nh,8,8 & ${TOS_MISS | TOS_ESTABLISHED} == ${TOS_MISS} ct state established jump established`;
+const DIRECTIONS = ["iifkind", "oifkind"] as const;
+
 const REMOVE = `table ${TABLE}\ndelete table ${TABLE}\n`;
-const INSTALL = `${REMOVE}table ${TABLE} {
+const TUNNEL_KINDS = ["vxlan", "geneve"];
+const installing = (deviceKinds: readonly string[]): string => `${REMOVE}table ${TABLE} {
 	chain established {
 		${SET_RULES.join("\n\t\t")}
 	}
 	chain forward {
 		type filter hook forward priority mangle; policy accept;
-		@nh,8,8 & ${TOS_MISS | TOS_ESTABLISHED} == ${TOS_MISS} ct state established jump established
+		${DIRECTIONS.map((kind) => `meta ${kind} { ${deviceKinds.join(", ")} } ${CONDITION}`).join("\n\t\t")}
 	}
 }
 `;
 
-/** Puts the rule into the network namespace of the calling thread, at once in place of an older one. */
-export function installMarkRule(): void {
-	nft(["-f", "-"], "install the mark rule", INSTALL);
+/**
+ * Puts the rule into the network namespace of the calling thread, at once in place of an older one.
+ * @param deviceKinds of the tunnel devices
+ */
+export function installMarkRule(deviceKinds: readonly string[] = TUNNEL_KINDS): void {
+	nft(["-f", "-"], "install the mark rule", installing(deviceKinds));
 }
 
 /** Whether the rule is there whole: "nft flush ruleset" by somebody else takes it away. */
@@ -43,7 +51,7 @@ export function hasMarkRule(): boolean {
 	const { nftables } = JSON.parse(succeed(result, "look for the mark rule")) as { nftables: NftObject[] };
 	return (
 		nftables.some(({ chain }) => chain?.hook === "forward") &&
-		nftables.filter(({ rule }) => rule !== undefined).length === SET_RULES.length + 1
+		nftables.filter(({ rule }) => rule !== undefined).length === SET_RULES.length + DIRECTIONS.length
 	);
 }
 

@@ -1,16 +1,18 @@
 // Asks the kernel for the network devices, addresses, routes and classifiers of the network namespace it was opened in.
-import { encodeU32 } from "./attribute.js";
+import { encodeIp, type Ip, isIpv6 } from "../net/ip.js";
+import { encodeAttribute, encodeU32 } from "./attribute.js";
 import { decodeLink, IFINFOMSG_BYTES } from "./decode-link.js";
 import {
 	decodeAddress,
 	decodeFdbEntry,
+	decodeNeighbour,
 	decodeRoute,
 	IFADDRMSG_BYTES,
 	NDMSG_BYTES,
 	RTMSG_BYTES,
 } from "./decode-route.js";
 import { decodeFilter, decodeQdisc, TCMSG_BYTES } from "./decode-tc.js";
-import type { Address, FdbEntry, Filter, Link, Qdisc, Route } from "./link.js";
+import type { Address, FdbEntry, Filter, Link, Neighbour, Qdisc, Route } from "./link.js";
 import { NETLINK_ROUTE, Netlink } from "./netlink.js";
 
 const RTM_GETLINK = 18;
@@ -20,7 +22,11 @@ const RTM_GETNEIGH = 30;
 const RTM_GETQDISC = 38;
 const RTM_GETTFILTER = 46;
 const AF_INET = 2;
+const AF_INET6 = 10;
+const FAMILIES = [AF_INET, AF_INET6];
 const AF_BRIDGE = 7;
+const RTA_DST = 1;
+const RTA_OIF = 4;
 const IFLA_EXT_MASK = 29;
 /** Counters are half of an answer, and nobody asks for them. */
 const RTEXT_FILTER_SKIP_STATS = 8;
@@ -41,27 +47,47 @@ export class Rtnetlink {
 		return this.#netlink.dump({ type: RTM_GETLINK, body, action: "list network devices" }, decodeLink);
 	}
 
-	/** IPv4. */
+	/** Of both families. */
 	addresses(): Address[] {
-		const body = Buffer.alloc(IFADDRMSG_BYTES);
-		body.writeUInt8(AF_INET, 0);
-		return this.#netlink.dump({ type: RTM_GETADDR, body, action: "list addresses" }, decodeAddress);
+		return this.#dumpBoth({ type: RTM_GETADDR, bytes: IFADDRMSG_BYTES, action: "list addresses" }, decodeAddress);
 	}
 
-	/** IPv4, all tables. Of several to one destination in one table the kernel names the preferred one first. */
+	/** Of both families, all tables. Of several to one destination in one table the kernel names the preferred one first. */
 	routes(): Route[] {
-		const body = Buffer.alloc(RTMSG_BYTES);
-		body.writeUInt8(AF_INET, 0);
-		return this.#netlink.dump({ type: RTM_GETROUTE, body, action: "list routes" }, decodeRoute);
+		return this.#dumpBoth({ type: RTM_GETROUTE, bytes: RTMSG_BYTES, action: "list routes" }, decodeRoute);
 	}
 
-	/** Of one device. */
-	fdb(ifindex: number): FdbEntry[] {
+	/**
+	 * Where the kernel would send a packet of this host to each address, policy rules included; undefined where it
+	 * would not. @param device the socket is bound to it, as a vxlan device with an underlay device is
+	 */
+	routesTo(destinations: readonly Ip[], device?: number): (Route | undefined)[] {
+		const bound = device === undefined ? Buffer.alloc(0) : encodeU32(RTA_OIF, device);
+		const bodies = destinations.map((ip) => {
+			const address = encodeIp(ip);
+			const body = Buffer.alloc(RTMSG_BYTES);
+			body.writeUInt8(isIpv6(ip) ? AF_INET6 : AF_INET, 0);
+			body.writeUInt8(8 * address.length, 1);
+			return Buffer.concat([body, encodeAttribute(RTA_DST, address), bound]);
+		});
+		return this.#netlink.requestMany({ type: RTM_GETROUTE, bodies, action: "look routes up" }, (answer) => {
+			const route = decodeRoute(answer);
+			return route.forwards && route.device !== undefined ? route : undefined;
+		});
+	}
+
+	/** Of all bridges and vxlan devices, or of one device. */
+	fdb(ifindex = 0): FdbEntry[] {
 		const body = Buffer.alloc(NDMSG_BYTES);
 		body.writeUInt8(AF_BRIDGE, 0);
 		body.writeInt32LE(ifindex, 4);
-		const action = `list the forwarding entries of device ${ifindex}`;
+		const action = `list the forwarding entries of ${ifindex === 0 ? "all devices" : `device ${ifindex}`}`;
 		return this.#netlink.dump({ type: RTM_GETNEIGH, body, action }, decodeFdbEntry);
+	}
+
+	/** Of both families and all devices. */
+	neighbours(): Neighbour[] {
+		return this.#dumpBoth({ type: RTM_GETNEIGH, bytes: NDMSG_BYTES, action: "list neighbours" }, decodeNeighbour);
 	}
 
 	/** Of all devices. */
@@ -81,5 +107,20 @@ export class Rtnetlink {
 
 	close(): void {
 		this.#netlink.close();
+	}
+
+	/** `bytes` is the length of a request, which begins with the family. */
+	#dumpBoth<T>(
+		{ type, bytes, action }: { type: number; bytes: number; action: string },
+		decode: (body: Buffer) => T | undefined,
+	): T[] {
+		return FAMILIES.flatMap((family) => {
+			const body = Buffer.alloc(bytes);
+			body.writeUInt8(family, 0);
+			// A kernel without IPv6 answers for all families that it has.
+			return this.#netlink.dump({ type, body, action }, (answer) =>
+				answer.readUInt8(0) === family ? decode(answer) : undefined,
+			);
+		});
 	}
 }

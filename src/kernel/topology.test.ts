@@ -18,6 +18,8 @@ function device(ifindex: number, name: string, change: Partial<Link> = {}): Link
 		link: undefined,
 		linkNetnsid: undefined,
 		vxlan: undefined,
+		geneve: undefined,
+		bridge: undefined,
 		...change,
 	};
 }
@@ -44,7 +46,16 @@ function vxlan(change: Partial<VxlanInfo> = {}, link: Partial<Link> = {}): Link 
 
 function route(to: string, device: number, table = 254): Route {
 	const [ip, prefix] = to.split("/");
-	return { destination: parseIpv4(ip as string), prefixLength: Number(prefix), gateway: undefined, device, table };
+	return {
+		destination: parseIpv4(ip as string),
+		prefixLength: Number(prefix),
+		gateway: undefined,
+		device,
+		table,
+		source: undefined,
+		forwards: true,
+		mtu: undefined,
+	};
 }
 
 const lo = device(1, "lo", { loopback: true, mtu: 65536 });
@@ -66,11 +77,20 @@ describe("findTunnels() finds the uplink", () => {
 		{ ifindex: 1, ip: local, prefixLength: 32 },
 		{ ifindex: 3, ip: local, prefixLength: 24 },
 	];
-	const fdb = [{ ifindex: 4, mac, remote }];
+	const fdb = [{ ifindex: 4, master: undefined, mac, remote }];
 	const routes = [route("0.0.0.0/0", 2), route("192.168.7.0/24", 3)];
 
 	it("by the device that the tunnel names", () => {
 		assert.equal(uplinkOf(vxlan({ link: 2, local }), { addresses, fdb, routes }), "eth0");
+	});
+
+	it("its MTU is the least that a device or a route over it allows", () => {
+		const mtuOf = (...more: Route[]) =>
+			findTunnels({ links: [lo, eth0, eth1, vxlan({ link: 2 })], addresses: [], routes: more, fdb: [] })[0]?.mtu;
+		assert.equal(mtuOf(), 1450);
+		assert.equal(mtuOf({ ...route("10.244.2.0/24", 4), mtu: 1300 }), 1300);
+		assert.equal(mtuOf({ ...route("192.168.7.0/24", 2), mtu: 1400 }), 1350);
+		assert.equal(mtuOf({ ...route("192.168.7.0/24", 3), mtu: 1000 }), 1450, "another device's route");
 	});
 
 	it("else by its local address, not on loopback", () => {
@@ -79,8 +99,12 @@ describe("findTunnels() finds the uplink", () => {
 
 	it("else by the most specific route to a remote host of its forwarding entries", () => {
 		assert.equal(uplinkOf(vxlan(), { fdb, routes }), "eth1");
-		assert.equal(uplinkOf(vxlan(), { fdb: [{ ifindex: 9, mac, remote }], routes }), "eth0", "not of another tunnel's");
-		const multicast = [{ ifindex: 4, mac, remote: parseIpv4("239.1.1.1") }];
+		assert.equal(
+			uplinkOf(vxlan(), { fdb: [{ ifindex: 9, master: undefined, mac, remote }], routes }),
+			"eth0",
+			"not of another tunnel's",
+		);
+		const multicast = [{ ifindex: 4, master: undefined, mac, remote: parseIpv4("239.1.1.1") }];
 		assert.equal(uplinkOf(vxlan(), { fdb: multicast, routes: [route("224.0.0.0/4", 3), ...routes] }), "eth0");
 	});
 
@@ -106,7 +130,9 @@ describe("findTunnels() describes a tunnel", () => {
 			mtu: 1450,
 			tosInherit: false,
 			ttlInherit: false,
+			bridge: undefined,
 			dfInherit: false,
+			flowBased: undefined,
 			why: undefined,
 		});
 	});
@@ -126,10 +152,64 @@ describe("findTunnels() describes a tunnel", () => {
 	});
 });
 
+const gateway = device(9, "gw0", { kind: "openvswitch" });
+const gatewayAddress = { ifindex: 9, ip: parseIpv4("10.244.1.1"), prefixLength: 24 };
+const switchOf = (tunnel: { udpChecksum?: boolean; tosInherit?: boolean }): Network["switch"] => ({
+	zone: 65520,
+	remotes: [parseIpv4("192.168.77.2")],
+	tunnels: [{ kind: "vxlan", port: 8472, tosInherit: false, ttlInherit: false, udpChecksum: false, ...tunnel }],
+});
+
+describe("findTunnels() describes a switch's tunnel", () => {
+	const metadata = vxlan({ vni: 0, collectMetadata: true });
+	const network = { addresses: [gatewayAddress], routes: [route("192.168.77.0/24", 2)], fdb: [] };
+
+	it("with its gateway, zone and options, and the uplink towards the hosts that its flows name", () => {
+		const links = [eth0, gateway, metadata];
+		const [tunnel] = findTunnels({ ...network, links, switch: switchOf({ tosInherit: true }) });
+		assert.deepEqual(
+			[
+				tunnel?.why,
+				tunnel?.uplink?.name,
+				tunnel?.flowBased?.zone,
+				tunnel?.flowBased?.gateway?.name,
+				tunnel?.tosInherit,
+			],
+			[undefined, "eth0", 65520, "gw0", true],
+		);
+	});
+
+	it("with Antrea's zone where only its gateway is seen, over the default route", () => {
+		const antrea = { ...gateway, name: "antrea-gw0" };
+		const [tunnel] = findTunnels({
+			...network,
+			links: [eth0, device(8, "other0", { kind: "openvswitch" }), antrea, metadata],
+			routes: [route("0.0.0.0/0", 2)],
+		});
+		assert.deepEqual([tunnel?.why, tunnel?.uplink?.name, tunnel?.flowBased?.zone], [undefined, "eth0", 65520]);
+	});
+});
+
 describe("findTunnels() says why a tunnel cannot be accelerated:", () => {
 	const cases: [string, Link, RegExp, Partial<Network>?][] = [
 		["underlay elsewhere", vxlan({ link: 2 }, { linkNetnsid: 0 }), /another network namespace/],
 		["metadata mode", vxlan({ link: 2, vni: 0, collectMetadata: true }), /metadata mode/],
+		[
+			"metadata mode, zone not known",
+			vxlan({ link: 2, vni: 0, collectMetadata: true }),
+			/zone is not known.*set ovsZone/,
+			{ links: [eth0, gateway, vxlan({ link: 2, vni: 0, collectMetadata: true })], addresses: [gatewayAddress] },
+		],
+		[
+			"metadata mode, with checksums",
+			vxlan({ link: 2, vni: 0, collectMetadata: true }),
+			/options:csum=true/,
+			{
+				links: [eth0, gateway, vxlan({ link: 2, vni: 0, collectMetadata: true })],
+				addresses: [gatewayAddress],
+				switch: switchOf({ udpChecksum: true }),
+			},
+		],
 		["no VNI", vxlan({ link: 2, vni: 0 }), /has no VNI/],
 		["IPv6 underlay", vxlan({ link: 2, ipv6: true }), /IPv6/],
 		["extensions", vxlan({ link: 2, extensions: true }), /extension/],
