@@ -1,68 +1,127 @@
 // One agent for one network namespace: loads the datapath, keeps it attached to what is there, answers questions.
 // When it ends, everything it attached keeps running.
+import { setMaxListeners } from "node:events";
 import { mkdirSync } from "node:fs";
-import { totalmem } from "node:os";
 import { dirname } from "node:path";
 import type { Logger } from "pino";
-import { Datapath } from "../datapath/datapath.js";
-import { probeFeatures } from "../datapath/features.js";
+import { foreignOncache } from "../datapath/attach.js";
+import type { Datapath } from "../datapath/datapath.js";
 import type { MarkMode } from "../datapath/types.js";
 import { ensureBpffs } from "../kernel/bpffs.js";
-import { watchNetwork } from "../kernel/monitor.js";
+import { CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, keepOnly } from "../kernel/capabilities.js";
 import { hasMarkRule, installMarkRule, removeMarkRule } from "../kernel/nft.js";
 import { Rtnetlink } from "../kernel/rtnetlink.js";
 import { readSysctl, writeSysctl } from "../kernel/sysctl.js";
 import { findTunnels } from "../kernel/topology.js";
-import type { PauseRequest } from "./api.js";
-import { type Config, ConfigError, isExcluded, resolveSizes } from "./config.js";
+import { SwitchWatch } from "../ovs/watch.js";
+import type { FlushResult, PauseRequest } from "./api.js";
+import { type Config, ConfigError, isExcluded } from "./config.js";
 import { detachAll, TCP_BE_LIBERAL } from "./detach.js";
 import { flowList } from "./flows.js";
+import { flush } from "./flush.js";
+import { type Invalidation, watchKernel } from "./invalidation.js";
+import { Leases } from "./leases.js";
+import { handOver, type Loading, loadFor, openLoaded, takeOver } from "./loading.js";
+import { lockNetns } from "./lock.js";
 import { Reconciler } from "./reconciler.js";
-import { runningAgent, serve } from "./server.js";
+import { runningAgent, type Serving, serve } from "./server.js";
 import { takeSnapshot } from "./snapshot.js";
 import { buildStatus } from "./status.js";
-import { chooseWays } from "./ways.js";
+import { SwitchGuard, switchOptionsOf } from "./switch.js";
 
 export interface AgentOptions {
 	config: Config;
 	version: string;
 	log: Logger;
 	signal: AbortSignal;
+	loading: Loading;
 }
 
-/** Runs until the signal. @throws when it cannot do its work at all; the overlay then works as it does without it */
-export async function runAgent({ config, version, log, signal }: AgentOptions): Promise<void> {
+/** What needs more rights than an agent that runs: comes first, and then those rights go. */
+export async function prepareHost(config: Config): Promise<Loading> {
+	const loaded = takeOver();
+	if (loaded) return loaded;
 	const other = await runningAgent(config.socket);
 	if (other !== undefined)
 		throw new Error(
 			`Another agent (process ${other}) answers at "${config.socket}": stop it first, or give this one its own --socket and --bpffs`,
 		);
 	checkTunnelNames(config);
-	ensureBpffs(config.bpffs);
+	// Whether another agent runs here: this one begins anew below, and then takes the lock for good.
+	const lock = lockNetns(config.socket);
+	try {
+		ensureBpffs(config.bpffs);
+		refuseForeign(config.bpffs);
+		const loading = loadFor(config);
+		keepOnly([CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON], { nodeOptions: MEMORY, environment: handOver(loading) });
+		return loading;
+	} finally {
+		lock.release();
+	}
+}
+
+/** MiB. Left alone, V8 lets what is no longer used grow to several times of what is, by how much memory there is. */
+const MEMORY = ["--max-old-space-size=256", "--max-semi-space-size=1"];
+
+/** ONCache's programs that another installation has left: both would cache, and only one of them be kept coherent. */
+function refuseForeign(bpffs: string): void {
+	const rtnetlink = Rtnetlink.open();
+	try {
+		for (const { ifindex, name } of rtnetlink.links()) {
+			const programs = foreignOncache(bpffs, ifindex);
+			if (programs.length > 0)
+				throw new Error(
+					`Programs of another ONCache run on "${name}" (${programs.join(", ")}) and are not pinned below "${bpffs}": ` +
+						"remove them with oncache detach --bpffs and the directory that the other one was started with",
+				);
+		}
+	} finally {
+		rtnetlink.close();
+	}
+}
+
+/** Runs until the signal. @throws when it cannot do its work at all; the overlay then works as it does without it */
+export async function runAgent({ config, version, log, signal, loading }: AgentOptions): Promise<void> {
+	const lock = lockNetns(config.socket);
 	mkdirSync(dirname(config.socket), { recursive: true, mode: 0o755 });
 
-	const features = probeFeatures();
+	const { features, ways } = loading;
 	for (const [feature, { ok, why }] of Object.entries(features)) if (!ok) log.warn({ feature }, why);
-	const { attach: kind, markMode } = chooseWays(config, features);
-	const datapath = Datapath.open({
-		bpffs: config.bpffs,
-		attach: kind,
-		markMode,
-		mark: config.mark,
-		maxStalenessMs: config.maxStalenessMs,
-		countFlows: config.countFlows,
-		sizes: resolveSizes(config, totalmem()),
-	});
+	const switchOptions = switchOptionsOf(config);
+	const { attach: kind, markMode } = ways;
+	const datapath = openLoaded(config, loading);
 	log.info({ caches: datapath.reused ? "taken over" : "new", ...datapath.capacities }, "datapath loaded");
 
 	const ended = new AbortController();
 	const ending = AbortSignal.any([signal, ended.signal]);
+	setMaxListeners(0, ending); // everything that runs until then
+	let invalidation: Invalidation | undefined;
+	const switchWatch = new SwitchWatch(
+		switchOptions,
+		{
+			onFlows: () => invalidation?.onChange(new Set(["ruleset"])),
+			onState: () => invalidation?.onChange(new Set(["link"])),
+		},
+		ending,
+	);
+	const switchGuard = new SwitchGuard(switchWatch, { markMode, zones: features.zones }, log);
 	const reconciler = new Reconciler({
 		datapath,
 		kind,
-		choice: { tunnels: config.tunnels, isExcluded: (name) => isExcluded(name, config) },
-		precondition: () => prepareFallback(datapath, markMode, log),
+		choice: {
+			tunnels: config.tunnels,
+			isExcluded: (name) => isExcluded(name, config),
+			whyNoSwitch: () => switchGuard.prepare(),
+		},
+		readSwitch: () => switchWatch.state,
+		precondition: () => {
+			switchWatch.lookForOne();
+			return prepareFallback(datapath, markMode, log);
+		},
 		onAction: (action, error) => (error ? log.error({ ...action, error: error.message }, "failed") : log.info(action)),
+		onEvicted: (differences, total) =>
+			log.info({ total, first: differences.slice(0, 10) }, "evicted: the kernel would do something else"),
+		onRepaired: (what) => log.warn({ what }, "somebody else had removed it; it is there again"),
 		onError: (error) => log.error({ error: String(error) }, "cannot read the network's state; trying again"),
 	});
 	const startedAt = new Date().toISOString();
@@ -73,48 +132,62 @@ export async function runAgent({ config, version, log, signal }: AgentOptions): 
 		log.info({ learning: datapath.learning, using: datapath.using }, on ? "resumed" : "paused");
 		return { learning: datapath.learning, using: datapath.using };
 	};
+	const leases = new Leases(datapath);
 	let isReady = false;
+	let serving: Serving | undefined;
+	ending.addEventListener("abort", () => void reconciler.stop(), { once: true });
 	try {
-		reconciler.start();
-		watchNetwork({
-			signal: ending,
-			onChange: (changes) => {
-				// Neighbour entries come and go all the time and say nothing about devices.
-				if ([...changes].some((change) => change !== "neighbour")) reconciler.trigger();
-			},
-		});
-		await serve({
+		const watching = watchKernel({ datapath, reconciler, log, signal: ending });
+		invalidation = watching;
+		serving = await serve({
 			socket: config.socket,
 			signal: ending,
 			handlers: {
 				ready: () => isReady,
 				status: () => {
-					const { desired, failures, blocked } = reconciler.state;
+					const { desired, failures, blocked, rounds, evicted, repaired } = reconciler.state;
 					return buildStatus({
 						version,
 						datapath,
 						desired,
 						agent: { pid: process.pid, startedAt },
 						markMode,
-						problems: [...(blocked ? [blocked] : []), ...failures],
+						problems: [...(blocked ? [blocked] : []), ...failures, ...watching.problems, ...problemsOf(switchWatch)],
+						coherency: {
+							rounds,
+							evicted,
+							flushes: watching.flushes,
+							forgotten: datapath.forgotten,
+							repaired,
+							overruns: watching.overruns,
+							leases: leases.count,
+						},
 					});
 				},
 				flows: (query) => flowList(datapath, reconciler.state.snapshot?.links ?? [], config.countFlows, query),
-				flush: (what) => {
-					if ("all" in what) datapath.flushAll();
-					const result = {
-						pods: "pod" in what ? datapath.flushPod(what.pod) : 0,
-						hosts: "host" in what ? datapath.flushHost(what.host) : 0,
-						all: "all" in what,
-					};
-					log.info(result, "flushed");
+				flush: async (what) => {
+					const result = await flush(datapath, what);
+					log.info({ ...what, ...result }, "flushed");
 					return result;
+				},
+				lease: async ({ ttlMs, evict }) => {
+					const id = leases.acquire(ttlMs);
+					const evicted: FlushResult[] = [];
+					for (const what of evict) evicted.push(await flush(datapath, what));
+					log.info({ id, ttlMs, evict, evicted }, "learning is paused");
+					return { id, ttlMs, evicted };
+				},
+				renew: (id, ttlMs) => leases.renew(id, ttlMs),
+				release: (id) => {
+					const held = leases.release(id);
+					log.info({ id, held }, "learning goes on");
+					return held;
 				},
 				pause: (request) => pause(false, request),
 				resume: (request) => pause(true, request),
 				detach: () => {
-					reconciler.stop();
-					const removed = detachAll(config.bpffs);
+					void reconciler.stop();
+					const removed = detachAll(config.bpffs, switchOptions);
 					log.info({ removed: removed.length }, "detached");
 					// The answer goes out first.
 					setImmediate(() => ended.abort());
@@ -122,15 +195,21 @@ export async function runAgent({ config, version, log, signal }: AgentOptions): 
 				},
 			},
 		});
+		await reconciler.start();
 		isReady = true;
 		log.info({ socket: config.socket, bpffs: config.bpffs, attach: kind, markMode }, "ready");
 		if (!ending.aborted) await new Promise((resolve) => ending.addEventListener("abort", resolve, { once: true }));
 	} finally {
 		ended.abort();
-		reconciler.stop();
+		await Promise.all([reconciler.stop(), serving?.idle()]);
 		datapath.close();
+		lock.release();
 		log.info("ended; what is attached keeps running");
 	}
+}
+
+function problemsOf({ problem }: SwitchWatch): string[] {
+	return problem === undefined ? [] : [problem];
 }
 
 function checkTunnelNames({ tunnels }: Config): void {

@@ -32,8 +32,10 @@ export interface TunnelStatus {
 export interface PodStatus {
 	/** Name of the host-side veth. */
 	veth: string;
-	/** Learned from traffic; null before the first lesson. */
+	/** Learned from traffic; null before the first lesson. IPv4 where the pod has both. */
 	ip: string | null;
+	/** All that were learned, IPv4 first. */
+	addresses: string[];
 	attached: boolean;
 	/** Why not, in one sentence; null when it is. */
 	why: string | null;
@@ -56,8 +58,27 @@ export interface Status {
 	caches: { filter: CacheUse; egress: CacheUse; ingress: CacheUse };
 	packets: { egress: Counts; ingress: Counts };
 	bytes: { egress: Counts; ingress: Counts };
+	/** How the caches follow the kernel; null when no agent does. */
+	coherency: CoherencyStatus | null;
 	/** What became of marked packets. */
 	lessons: { egress: Partial<Record<Lesson, number>>; ingress: Partial<Record<Lesson, number>> };
+}
+
+export interface CoherencyStatus {
+	/** Times that the agent looked at devices or caches. */
+	rounds: number;
+	/** Entries evicted because the kernel would do something else. */
+	evicted: number;
+	/** Evictions of everything: the ruleset changed. */
+	flushes: number;
+	/** Flows that went with their connection tracking entry, since the caches were made. */
+	forgotten: number;
+	/** Programs and pins of ours that somebody else had removed. */
+	repaired: number;
+	/** Times that the kernel dropped notifications. */
+	overruns: number;
+	/** Users that hold learning paused now (oncache apply). */
+	leases: number;
 }
 
 export interface VerdictStatus {
@@ -75,6 +96,10 @@ export interface FlowStatus {
 	veth: string | null;
 	/** Remote host, outer address. */
 	host: string | null;
+	/** Where it goes when that is another pod of this host. */
+	peerVeth: string | null;
+	/** What this host translates the addresses to, or from (a Service, a masquerade): that end is listed too. */
+	translated: { local: { ip: string; port: number }; remote: { ip: string; port: number } } | null;
 	egress: VerdictStatus;
 	ingress: VerdictStatus;
 	/** On the fast path; null when not counted (configuration: countFlows). */
@@ -87,10 +112,20 @@ export interface FlowList {
 	flows: FlowStatus[];
 }
 
+export interface FlowSelector {
+	protocol: "tcp" | "udp" | "icmp";
+	/** Either end may be the pod of this host. Ports: of ICMP echo, the identifier on the side that asks, else 0. */
+	a: { ip: string; port: number };
+	b: { ip: string; port: number };
+}
+
 /** Exactly one member is set. */
 export interface FlushRequest {
+	/** Every flow of it; it may live on this host or on another. */
 	pod?: string;
+	/** Every flow to it, by its outer address. */
 	host?: string;
+	flow?: FlowSelector;
 	all?: boolean;
 }
 
@@ -99,7 +134,30 @@ export interface FlushResult {
 	/** Cached pods, hosts; all flows that refer to them are void from this moment. */
 	pods: number;
 	hosts: number;
+	/** Flows evicted one by one. */
+	flows: number;
 	all: boolean;
+}
+
+/** What `oncache verify` prints. */
+export interface VerifyResult {
+	/** Entries that are in use now. */
+	checked: { hosts: number; pods: number; flows: number };
+	/** Entries that the kernel would not decide like this now. */
+	differences: { cache: "egress" | "ingress" | "filter"; entry: string; why: string }[];
+}
+
+/** Pauses learning and then evicts; the change comes after the answer. */
+export interface LeaseRequest {
+	/** 100..60000; the pause ends so long after the last renewal. */
+	ttlMs: number;
+	evict: FlushRequest[];
+}
+
+export interface Lease {
+	id: string;
+	ttlMs: number;
+	evicted: FlushResult[];
 }
 
 /** Absent members stay as they are. */
@@ -118,5 +176,8 @@ export interface ApiError {
  * GET  /v1/status                      Status
  * GET  /v1/flows?pod=&peer=&limit=     FlowList
  * POST /v1/flush                       FlushRequest -> FlushResult
+ * POST /v1/leases                      LeaseRequest -> Lease
+ * POST /v1/leases/renew                { id, ttlMs } -> { held }; false: it had ended
+ * POST /v1/leases/release              { id } -> { held }
  * POST /v1/pause  /v1/resume           PauseRequest -> { learning, using } (body absent or {}: both)
  */

@@ -26,7 +26,7 @@ test("loadConfig() takes the file over the defaults and the flags over the file"
 		logLevel: "warn",
 		mark: 0x40,
 		maxStalenessMs: 500,
-		cache: { filter: "auto", egress: 300, ingress: 200 },
+		cache: { filter: "auto", filter6: "auto", egress: 300, ingress: 200 },
 		tunnels: ["flannel.1"],
 	});
 });
@@ -43,12 +43,12 @@ test("loadConfig() reads numbers, lists and switches from the text of flags", ()
 });
 
 const KEYS =
-	"socket, bpffs, logLevel, attach, markMode, mark, maxStalenessMs, countFlows, cache, tunnels, excludeInterfaces";
+	"socket, bpffs, logLevel, attach, markMode, mark, maxStalenessMs, countFlows, cache, tunnels, excludeInterfaces, ovsRunDir, ovsBridge, ovsTable, ovsZone";
 const FILE_PROBLEMS: { yaml: string; says: string }[] = [
 	{ yaml: "loglevel: info", says: `unknown key "loglevel"; allowed: ${KEYS}` },
-	{ yaml: "cache: { fitler: 4096 }", says: 'unknown key "cache.fitler"; allowed: filter, egress, ingress' },
+	{ yaml: "cache: { fitler: 4096 }", says: 'unknown key "cache.fitler"; allowed: filter, filter6, egress, ingress' },
 	{ yaml: "- info", says: `the whole is ["info"]; allowed: ${KEYS}` },
-	{ yaml: "cache: 5", says: '"cache" is 5; allowed: filter, egress, ingress' },
+	{ yaml: "cache: 5", says: '"cache" is 5; allowed: filter, filter6, egress, ingress' },
 	{ yaml: "logLevel: loud", says: '"logLevel" is "loud"; allowed: trace, debug, info, warn, error' },
 	{ yaml: "countFlows: yes", says: '"countFlows" is "yes"; allowed: true, false' },
 	{ yaml: "maxStalenessMs: 99", says: '"maxStalenessMs" is 99; allowed: a whole number from 100 to 60000' },
@@ -127,11 +127,12 @@ test("loadConfig() refuses a missing file that was asked for", () => {
 test("resolveSizes() sizes the filter cache by memory: a quarter of a percent, a power of two, within bounds", () => {
 	const filterFor = (gibibytes: number) => resolveSizes(DEFAULT_CONFIG, gibibytes * 2 ** 30).filter;
 	assert.deepEqual([0.5, 1, 4, 24, 64, 1024].map(filterFor), [16384, 16384, 32768, 262144, 524288, 1048576]);
+	assert.equal(resolveSizes(DEFAULT_CONFIG, 4 * 2 ** 30).filter6, 8192, "that of IPv6 is a quarter as large");
 });
 
 test("resolveSizes() rounds what was asked for up to powers of two", () => {
-	const cache = { filter: 1025, egress: 16, ingress: 65_535 };
-	assert.deepEqual(resolveSizes({ cache }, 0), { filter: 2048, egress: 16, ingress: 65_536 });
+	const cache = { filter: 1025, filter6: 2049, egress: 16, ingress: 65_535 };
+	assert.deepEqual(resolveSizes({ cache }, 0), { filter: 2048, filter6: 4096, egress: 16, ingress: 65_536 });
 	assert.equal(resolveSizes({ cache: { ...cache, filter: 4_194_304 } }, 0).filter, 4_194_304);
 });
 

@@ -25,11 +25,19 @@ export interface Config {
 	maxStalenessMs: number;
 	countFlows: boolean;
 	/** Entries as they were asked for; resolveSizes() says what they become. */
-	cache: { filter: number | "auto"; egress: number; ingress: number };
+	cache: { filter: number | "auto"; filter6: number | "auto"; egress: number; ingress: number };
 	/** Names of tunnel devices; "auto": all that can be accelerated. */
 	tunnels: "auto" | string[];
 	/** Veths not to accelerate: names, or patterns with * and ?. */
 	excludeInterfaces: string[];
+	/** Directory of Open vSwitch's sockets. */
+	ovsRunDir: "auto" | string;
+	/** The bridge that the pods are on. */
+	ovsBridge: "auto" | string;
+	/** dscp mode: the table of that bridge in which connection tracking's answer is known; name or number. */
+	ovsTable: "auto" | string;
+	/** Of connection tracking, in which that bridge knows its flows. */
+	ovsZone: "auto" | number;
 }
 
 export const DEFAULT_CONFIG: Config = {
@@ -41,9 +49,13 @@ export const DEFAULT_CONFIG: Config = {
 	mark: DEFAULT_MARK,
 	maxStalenessMs: 2000,
 	countFlows: false,
-	cache: { filter: "auto", egress: 4096, ingress: 1024 },
+	cache: { filter: "auto", filter6: "auto", egress: 4096, ingress: 1024 },
 	tunnels: "auto",
 	excludeInterfaces: [],
+	ovsRunDir: "auto",
+	ovsBridge: "auto",
+	ovsTable: "auto",
+	ovsZone: "auto",
 };
 
 /** Every message below completes the sentence "... allowed: ". */
@@ -63,6 +75,9 @@ function absolutePath(longest: number) {
 const FILTER = '"auto" or a whole number from 1024 to 4194304';
 const TUNNELS = '"auto" or a list of device names';
 const PATTERNS = "a list of device names, or of patterns with * and ?";
+const BRIDGE = '"auto" or the name of a bridge';
+const TABLE = '"auto", or the name or number of a table';
+const ZONE = '"auto" or a whole number from 0 to 65535';
 const KEYS = Object.keys(DEFAULT_CONFIG).join(", ");
 const CACHE_KEYS = Object.keys(DEFAULT_CONFIG.cache).join(", ");
 
@@ -85,6 +100,7 @@ const schema = z
 				.strictObject(
 					{
 						filter: z.union([z.literal("auto"), wholeNumber(1024, 4_194_304, FILTER)], FILTER),
+						filter6: z.union([z.literal("auto"), wholeNumber(1024, 4_194_304, FILTER)], FILTER),
 						egress: wholeNumber(16, 65_536),
 						ingress: wholeNumber(16, 65_536),
 					},
@@ -98,6 +114,10 @@ const schema = z
 				],
 				TUNNELS,
 			),
+			ovsRunDir: z.union([z.literal("auto"), absolutePath(90)], '"auto" or an absolute path of at most 90 characters'),
+			ovsBridge: z.string(BRIDGE).regex(/^[^\s/]{1,15}$/, BRIDGE),
+			ovsTable: z.string(TABLE).regex(/^\w{1,32}$/, TABLE),
+			ovsZone: z.union([z.literal("auto"), wholeNumber(0, 65_535, ZONE)], ZONE),
 			excludeInterfaces: z.array(z.string(PATTERNS).regex(/^[^\s/]{1,15}$/, "a device name, or a pattern"), PATTERNS),
 		},
 		KEYS,
@@ -108,7 +128,7 @@ type Layer = z.infer<typeof schema>;
 
 /** Members of Config by the names that commander gives to their flags: --cache-filter is cacheFilter. */
 export type ConfigFlags = Partial<
-	Record<Exclude<keyof Config, "cache"> | "cacheFilter" | "cacheEgress" | "cacheIngress", unknown>
+	Record<Exclude<keyof Config, "cache"> | "cacheFilter" | "cacheFilter6" | "cacheEgress" | "cacheIngress", unknown>
 >;
 
 export interface ConfigSources {
@@ -142,7 +162,7 @@ function readFile(file: string, mustExist: boolean): Layer {
 	return check(content ?? {}, `"${file}"`, (path) => `"${path.join(".")}"`);
 }
 
-const NUMBERS = ["mark", "maxStalenessMs", "cacheFilter", "cacheEgress", "cacheIngress"];
+const NUMBERS = ["mark", "maxStalenessMs", "cacheFilter", "cacheFilter6", "cacheEgress", "cacheIngress", "ovsZone"];
 const LISTS = ["tunnels", "excludeInterfaces"];
 
 /** Flags in the shape of the file. */
@@ -184,6 +204,8 @@ function kebab(capital: string): string {
 
 export interface CacheSizes {
 	filter: number;
+	/** Of IPv6. */
+	filter6: number;
 	egress: number;
 	ingress: number;
 }
@@ -191,12 +213,16 @@ export interface CacheSizes {
 const FILTER_MEMORY_SHARE = 0.0025;
 /** An LRU hash entry with its key, flow and bookkeeping, about. */
 const FILTER_ENTRY_BYTES = 170;
+/** Entries are made with the map: those of IPv6 cost memory also where nobody uses it. */
+const FILTER6_SHARE = 1 / 4;
 
 /** Entries of the caches, each a power of two. */
 export function resolveSizes({ cache }: Pick<Config, "cache">, totalMemoryBytes: number): CacheSizes {
 	const affordable = 2 ** Math.floor(Math.log2((totalMemoryBytes * FILTER_MEMORY_SHARE) / FILTER_ENTRY_BYTES));
+	const auto = Math.min(1_048_576, Math.max(16_384, affordable));
 	return {
-		filter: cache.filter === "auto" ? Math.min(1_048_576, Math.max(16_384, affordable)) : roundUp(cache.filter),
+		filter: cache.filter === "auto" ? auto : roundUp(cache.filter),
+		filter6: cache.filter6 === "auto" ? auto * FILTER6_SHARE : roundUp(cache.filter6),
 		egress: roundUp(cache.egress),
 		ingress: roundUp(cache.ingress),
 	};

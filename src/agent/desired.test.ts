@@ -12,7 +12,15 @@ const VXLAN: VxlanInfo = {
 }; // biome-ignore format: a record
 
 function link(ifindex: number, name: string, more: Partial<Link> = {}): Link {
-	const none = { kind: undefined, master: undefined, link: undefined, linkNetnsid: undefined, vxlan: undefined };
+	const none = {
+		kind: undefined,
+		master: undefined,
+		link: undefined,
+		linkNetnsid: undefined,
+		vxlan: undefined,
+		geneve: undefined,
+		bridge: undefined,
+	};
 	return {
 		ifindex,
 		name,
@@ -28,9 +36,18 @@ function link(ifindex: number, name: string, more: Partial<Link> = {}): Link {
 const pod = (ifindex: number, name: string, more: Partial<Link> = {}): Link =>
 	link(ifindex, name, { kind: "veth", link: 2, linkNetnsid: ifindex, mtu: 1450, ...more });
 
-function snapshot(links: Link[], more: { qdiscs?: Qdisc[]; filters?: Filter[] } = {}): Snapshot {
+function snapshot(links: Link[], more: Partial<Snapshot> = {}): Snapshot {
 	const base = [link(2, "eth0"), link(5, "flannel.1", { kind: "vxlan", mtu: 1450, vxlan: VXLAN })];
-	return { links: [...base, ...links], addresses: [], routes: [], fdb: [], qdiscs: [], filters: [], ...more };
+	return {
+		links: [...base, ...links],
+		addresses: [],
+		routes: [],
+		fdb: [],
+		qdiscs: [],
+		filters: [],
+		bridgesCallIptables: true,
+		...more,
+	};
 }
 
 const qdisc = (ifindex: number, kind: string): Qdisc => ({ ifindex, kind, handle: 0, parent: 0xffffffff });
@@ -45,7 +62,9 @@ test("desiredState() wants the tunnel, its uplink and every pod's veth", () => {
 		tunnelEntries(desired).map(({ ifindex, uplink, vni, mtu }) => [ifindex, uplink, vni, mtu]),
 		[[5, 2, 1, 1450]],
 	);
-	assert.deepEqual(vethEntries(desired), [{ ifindex: 7, shaped: false, mtu: 1450 }]);
+	assert.deepEqual(vethEntries(desired), [
+		{ ifindex: 7, shaped: false, mtu: 1450, router: "0a:00:00:00:00:01", untracked: false, zone: 0 },
+	]);
 });
 
 test("a pod's MTU is no larger than its bridge's", () => {
@@ -98,4 +117,52 @@ test("tunnels beyond the programs' table say so", () => {
 	const desired = desiredState(snapshot(more), CHOOSE_ALL);
 	assert.equal(tunnelEntries(desired).length, 8);
 	assert.equal(desired.tunnels.filter(({ why }) => why === "More than 8 tunnel devices").length, 2);
+});
+
+const SWITCH = {
+	runDir: "/run/ovs",
+	bridge: "br-int",
+	zone: 65520,
+	table: "ConntrackState",
+	tunnels: [],
+	remotes: [0xc0a84d02 as Ipv4],
+	userspacePorts: [],
+	diverted: {},
+};
+const GATEWAY = link(9, "antrea-gw0", { kind: "openvswitch", mac: "0a:00:00:00:00:09" as MacAddress });
+const switched = (more: Partial<NonNullable<Snapshot["switch"]>> = {}): Snapshot => ({
+	...snapshot([GATEWAY, link(10, "ovs-system", { kind: "openvswitch" }), pod(7, "veth7", { master: 10 })], {
+		addresses: [{ ifindex: 9, ip: 0x0af40101 as Ipv4, prefixLength: 24 }],
+		switch: { ...SWITCH, ...more },
+	}),
+});
+
+test("desiredState() gives the pods of a switch its gateway and zone", () => {
+	const metadata = link(5, "vxlan_sys_4789", {
+		kind: "vxlan",
+		vxlan: { ...VXLAN, vni: 0, local: undefined, collectMetadata: true },
+	});
+	const { links, ...rest } = switched();
+	const desired = desiredState(
+		{ ...rest, links: [...links.filter(({ ifindex }) => ifindex !== 5), metadata] },
+		CHOOSE_ALL,
+	);
+	assert.deepEqual(
+		tunnelEntries(desired).map(({ mac, flowBased }) => [mac, flowBased]),
+		[[GATEWAY.mac, { zone: 65520, gateway: 9 }]],
+	);
+	assert.deepEqual(
+		vethEntries(desired).map(({ router, zone }) => [router, zone]),
+		[[GATEWAY.mac, 65520]],
+	);
+});
+
+test("desiredState() leaves alone what a switch reads in user space, copies or diverts, and a switch that is not prepared", () => {
+	const whyOf = (snapshot: Snapshot, choice = CHOOSE_ALL) => desiredState(snapshot, choice).veths[0]?.why;
+	assert.equal(whyOf(switched()), null);
+	assert.match(whyOf(switched({ userspacePorts: ["veth7"] })) ?? "", /packet socket/);
+	assert.equal(whyOf(switched({ diverted: { veth7: "It is mirrored" } })), "It is mirrored");
+	assert.equal(whyOf(switched(), { ...CHOOSE_ALL, whyNoSwitch: () => "No flows" }), "No flows");
+	const uplink = desiredState(switched({ userspacePorts: ["eth0"] }), CHOOSE_ALL);
+	assert.match(uplink.tunnels[0]?.why ?? "", /Uplink "eth0": .*packet socket/);
 });

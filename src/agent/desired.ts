@@ -3,7 +3,7 @@ import { CLSACT_PARENT } from "../datapath/attach.js";
 import { TUNNELS_MAX } from "../datapath/layout.js";
 import type { TunnelEntry, VethEntry } from "../datapath/types.js";
 import type { Link } from "../kernel/link.js";
-import { findPodVeths, findTunnels, type Tunnel } from "../kernel/topology.js";
+import { findPodVeths, findSwitchGateway, findTunnels, isSwitch, type Tunnel } from "../kernel/topology.js";
 import type { MacAddress } from "../net/mac.js";
 import type { Snapshot } from "./snapshot.js";
 
@@ -11,12 +11,15 @@ export interface Choice {
 	/** Names of tunnel devices, or all that can be. */
 	tunnels: "auto" | readonly string[];
 	isExcluded: (veth: string) => boolean;
+	/** Why nothing of a switch may be accelerated, one sentence; undefined: it may. */
+	whyNoSwitch?: (() => string | undefined) | undefined;
 }
 
 export const CHOOSE_ALL: Choice = { tunnels: "auto", isExcluded: () => false };
 
 export interface DesiredTunnel {
 	tunnel: Tunnel;
+	bridging: TunnelEntry["bridging"];
 	why: string | null;
 }
 
@@ -42,29 +45,37 @@ const UNSHAPED = ["noqueue", "noop", "pfifo_fast", "pfifo", "bfifo", "fq_codel",
 
 export function desiredState(snapshot: Snapshot, choice: Choice): Desired {
 	const all = findTunnels(snapshot);
+	const own = switchOf(all, snapshot, choice);
 	const tunnels: DesiredTunnel[] = [];
 	for (const tunnel of all) {
 		const accelerated = tunnels.filter(({ why }) => why === null).length;
-		tunnels.push({ tunnel, why: whyNotTunnel(tunnel, choice, accelerated) });
+		const bridging = !tunnel.bridge ? "none" : isTracked(tunnel.bridge, snapshot) ? "tracked" : "untracked";
+		tunnels.push({ tunnel, bridging, why: whyNotTunnel(tunnel, own, choice, accelerated) });
 	}
 	const uplinks = tunnels.flatMap(({ tunnel, why }) => (why === null && tunnel.uplink ? [tunnel.uplink.ifindex] : []));
 	return {
 		tunnels,
 		uplinks: [...new Set(uplinks)],
-		veths: findPodVeths(snapshot.links, all).map(({ link }) => desiredVeth(link, snapshot, choice)),
+		veths: findPodVeths(snapshot.links, all).map(({ link }) => desiredVeth(link, own, snapshot, choice)),
 	};
 }
 
 export function tunnelEntries(desired: Desired): TunnelEntry[] {
 	return desired.tunnels
 		.filter(({ why }) => why === null)
-		.map(({ tunnel }) => ({
+		.map(({ tunnel, bridging }) => ({
+			kind: tunnel.kind,
 			ifindex: tunnel.link.ifindex,
 			uplink: tunnel.uplink?.ifindex ?? 0,
 			vni: tunnel.vni,
 			port: tunnel.port,
 			mtu: tunnel.mtu,
-			mac: tunnel.link.mac ?? ("00:00:00:00:00:00" as MacAddress),
+			mac: (tunnel.flowBased?.gateway ?? tunnel.bridge ?? tunnel.link).mac ?? ("00:00:00:00:00:00" as MacAddress),
+			flowBased: tunnel.flowBased && {
+				zone: tunnel.flowBased.zone ?? 0,
+				gateway: tunnel.flowBased.gateway?.ifindex ?? 0,
+			},
+			bridging,
 			tosInherit: tunnel.tosInherit,
 			ttlInherit: tunnel.ttlInherit,
 			dfInherit: tunnel.dfInherit,
@@ -75,34 +86,72 @@ export function vethEntries(desired: Desired): VethEntry[] {
 	return desired.veths.filter(({ why }) => why === null).map(({ entry }) => entry);
 }
 
-function whyNotTunnel(tunnel: Tunnel, { tunnels }: Choice, accelerated: number): string | null {
+/** What devices of the host's switch have in common. */
+interface OwnSwitch {
+	/** Why nothing of it may be accelerated. */
+	why: string | null;
+	gateway: Link | undefined;
+	zone: number;
+	/** Why its single ports may not be, by name. */
+	ports: ReadonlyMap<string, string>;
+}
+
+function switchOf(tunnels: readonly Tunnel[], snapshot: Snapshot, { whyNoSwitch }: Choice): OwnSwitch {
+	const { userspacePorts = [], diverted = {} } = snapshot.switch ?? {};
+	const ports = new Map([...Object.entries(diverted), ...userspacePorts.map((name) => [name, TAPPED] as const)]);
+	if (!snapshot.links.some(({ kind }) => isSwitch(kind))) return { why: null, gateway: undefined, zone: 0, ports };
+	const zone = tunnels.find(({ flowBased }) => flowBased)?.flowBased?.zone ?? 0;
+	return { why: whyNoSwitch?.() ?? null, gateway: findSwitchGateway(snapshot), zone, ports };
+}
+
+function whyNotTunnel(tunnel: Tunnel, own: OwnSwitch, { tunnels }: Choice, accelerated: number): string | null {
 	if (tunnels !== "auto" && !tunnels.includes(tunnel.link.name)) return "Not among the configured tunnels";
 	if (tunnel.why !== undefined) return tunnel.why;
+	if (tunnel.flowBased && own.why !== null) return own.why;
+	const port = tunnel.uplink && own.ports.get(tunnel.uplink.name);
+	if (port !== undefined) return `Uplink "${tunnel.uplink?.name}": ${port}`;
 	return accelerated >= TUNNELS_MAX ? `More than ${TUNNELS_MAX} tunnel devices` : null;
 }
 
-function desiredVeth(link: Link, { links, qdiscs, filters }: Snapshot, choice: Choice): DesiredVeth {
-	const own = filters.filter(({ ifindex }) => ifindex === link.ifindex);
-	const before = own.find(({ parent }) => parent !== CLSACT_PARENT.egress);
+/**
+ * A packet socket gets a packet before tc ingress does (__netif_receive_skb_core() of net/core/dev.c): what a program
+ * redirects there, the switch delivers once more.
+ */
+const TAPPED =
+	"Open vSwitch reads it by a packet socket (userspace datapath), and would deliver a second time what is redirected here";
+
+/** Whether what a bridge forwards passes connection tracking. */
+function isTracked({ bridge }: Link, { bridgesCallIptables }: Snapshot): boolean {
+	return bridgesCallIptables || (bridge?.callsIptables ?? false);
+}
+
+function desiredVeth(link: Link, own: OwnSwitch, snapshot: Snapshot, choice: Choice): DesiredVeth {
+	const { links, qdiscs, filters } = snapshot;
+	const classifiers = filters.filter(({ ifindex }) => ifindex === link.ifindex);
+	const before = classifiers.find(({ parent }) => parent !== CLSACT_PARENT.egress);
 	const excluded = choice.isExcluded(link.name);
 	const isShaped = qdiscs.some(({ ifindex, kind }) => ifindex === link.ifindex && !UNSHAPED.includes(kind));
+	const master = links.find(({ ifindex }) => ifindex === link.master);
+	const isOnSwitch = isSwitch(master?.kind);
 	const why = excluded
 		? "Excluded by the configuration"
 		: before
 			? `A ${before.kind} classifier${before.bpfName ? ` "${before.bpfName}"` : ""} on its ingress must see every packet`
-			: !link.up
-				? "The device is down"
-				: null;
-	const bridge = links.find(({ ifindex }) => ifindex === link.master);
+			: link.up
+				? (own.ports.get(link.name) ?? (isOnSwitch ? own.why : null))
+				: "The device is down";
 	return {
 		link,
 		why,
 		excluded,
 		entry: {
 			ifindex: link.ifindex,
-			// bpf_redirect_peer would pass by the qdisc and the classifiers of its egress.
-			shaped: isShaped || own.some(({ parent }) => parent === CLSACT_PARENT.egress),
-			mtu: Math.min(link.mtu, bridge?.mtu ?? link.mtu),
+			// bpf_redirect_peer would pass by the qdisc and the classifiers of its egress, and by a netkit device's own programs.
+			shaped: isShaped || link.kind === "netkit" || classifiers.some(({ parent }) => parent === CLSACT_PARENT.egress),
+			mtu: Math.min(link.mtu, master?.mtu ?? link.mtu),
+			router: master === undefined ? link.mac : isOnSwitch ? own.gateway?.mac : master.bridge && master.mac,
+			untracked: master?.bridge !== undefined && !isTracked(master, snapshot),
+			zone: isOnSwitch ? own.zone : 0,
 		},
 	};
 }

@@ -2,12 +2,15 @@
 import { foreignTcxPrograms } from "../datapath/attach.js";
 import { Datapath } from "../datapath/datapath.js";
 import { type Feature, probeFeatures } from "../datapath/features.js";
+import type { Reason } from "../datapath/layout.js";
 import { PROGRAMS } from "../datapath/object.js";
 import { usersOfMark, usesConntrack } from "../kernel/ruleset.js";
 import { readSysctl } from "../kernel/sysctl.js";
+import { readSwitch } from "../ovs/switch.js";
 import { snapshotNow } from "./access.js";
 import { CHOOSE_ALL, type Desired, desiredState } from "./desired.js";
 import { TCP_BE_LIBERAL } from "./detach.js";
+import { LESSON_TEXT, REASON_TEXT } from "./explain.js";
 import type { Snapshot } from "./snapshot.js";
 
 export interface Finding {
@@ -21,12 +24,15 @@ export interface Finding {
 }
 
 const VXLAN_OVERHEAD_BYTES = 50;
+/** Of the packets: what is rarer is not worth a line. */
+const FEW = 0.01;
 
 export function examine({ bpffs, mark }: { bpffs: string; mark: number }): Finding[] {
 	const snapshot = snapshotNow();
 	const desired = desiredState(snapshot, CHOOSE_ALL);
 	return [
 		...kernel(),
+		...openVSwitch(),
 		...tunnels(desired),
 		...pods(desired),
 		...mtus(desired),
@@ -38,7 +44,7 @@ export function examine({ bpffs, mark }: { bpffs: string; mark: number }): Findi
 	];
 }
 
-const ok = (what: string, found: string): Finding => ({ level: "ok", what, found, todo: null });
+const ok = (what: string, found: string, todo: string | null = null): Finding => ({ level: "ok", what, found, todo });
 const warning = (what: string, found: string, todo: string | null): Finding => ({
 	level: "warning",
 	what,
@@ -53,7 +59,7 @@ const problem = (what: string, found: string, todo: string | null): Finding => (
 });
 
 function kernel(): Finding[] {
-	const { btf, jit, kfunc, tcx, redirectPeer } = probeFeatures();
+	const { btf, jit, kfunc, zones, tcx, redirectPeer } = probeFeatures();
 	const report = (what: string, feature: Feature, missing: typeof warning): Finding =>
 		feature.ok ? ok(what, "there") : missing(what, "missing", feature.why);
 	return [
@@ -62,6 +68,8 @@ function kernel(): Finding[] {
 		report("bpf_redirect_peer", redirectPeer, problem),
 		report("tcx links", tcx, warning),
 		report("conntrack kfunc", kfunc, warning),
+		// Only a switch needs them.
+		...(zones.ok ? [] : [ok("conntrack zones", zones.why)]),
 	];
 }
 
@@ -79,6 +87,34 @@ function tunnels({ tunnels }: Desired): Finding[] {
 		if (why !== null) return problem(what, why, "Its traffic stays on the overlay as it is");
 		return ok(what, `VNI ${tunnel.vni}, port ${tunnel.port}, over ${tunnel.uplink?.name}`);
 	});
+}
+
+/** Of what it says, what matters here; nothing where there is none. */
+function openVSwitch(): Finding[] {
+	const what = "Open vSwitch";
+	try {
+		const own = readSwitch();
+		if (!own) return [];
+		if (own.userspacePorts.length > 0)
+			return [
+				problem(
+					what,
+					`the userspace datapath has ${own.userspacePorts.join(", ")}`,
+					"It reads them by packet sockets, where what is redirected would arrive twice: use datapath_type=system",
+				),
+			];
+		const { bridge, zone, table } = own;
+		return [
+			zone !== undefined && table !== undefined
+				? ok(what, `bridge ${bridge}, connection tracking zone ${zone}, known from table ${table} on`)
+				: warning(what, `bridge ${bridge} is not one of Antrea`, "Set ovsZone, and for dscp mode ovsTable"),
+			...Object.entries(own.diverted).map(([name, why]) => warning(`veth ${name}`, why, null)),
+		];
+	} catch (error) {
+		return [
+			problem(what, (error as Error).message, "Until it answers, its changes are noticed at the staleness bound"),
+		];
+	}
 }
 
 function pods({ veths }: Desired): Finding[] {
@@ -207,8 +243,34 @@ function installation(bpffs: string): Finding[] {
 						"A running agent repairs it; start one",
 					)
 				: ok("installation", `${attachments.length} programs attached`),
+			...fallback(datapath),
 		];
 	} finally {
 		datapath.close();
 	}
 }
+
+/** What of the packets so far took the overlay, and what it declined, where it is more than a few. */
+function fallback(datapath: Datapath): Finding[] {
+	const { packets } = datapath.counters();
+	const lessons = datapath.lessons();
+	return (["egress", "ingress"] as const).flatMap((direction) => {
+		const { fast, fallback: counts } = packets[direction];
+		const total = Object.values(counts).reduce((sum, count) => sum + count, fast);
+		const reasons = Object.entries(counts).map(([reason, count]) => {
+			const { why, todo } = REASON_TEXT[reason as Reason];
+			const found = `${share(count, total)} of the packets: ${why}`;
+			return { count, finding: (todo ? warning : ok)(`fallback, ${direction}: ${reason}`, found, todo) };
+		});
+		const declined = Object.entries(lessons[direction]).flatMap(([lesson, count]) => {
+			const text = LESSON_TEXT[lesson as keyof typeof LESSON_TEXT];
+			const what = `declined, ${direction}: ${lesson}`;
+			return text
+				? [{ count, finding: (text.todo ? warning : ok)(what, `${count} packets: ${text.why}`, text.todo) }]
+				: [];
+		});
+		return [...reasons, ...declined].filter(({ count }) => count > total * FEW).map(({ finding }) => finding);
+	});
+}
+
+const share = (count: number, total: number): string => `${((100 * count) / total).toFixed(1)} %`;

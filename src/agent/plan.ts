@@ -1,4 +1,5 @@
 // Decides what to change so that what is becomes what should be; never changes anything. Pure.
+import { isDeepStrictEqual } from "node:util";
 import type { Attached } from "../datapath/attach.js";
 import {
 	type AttachKind,
@@ -37,7 +38,10 @@ export function plan(desired: Desired, actual: Actual, kind: AttachKind): Action
 		...vethEntries(desired).flatMap(({ ifindex }) => hooksOf("veth", ifindex)),
 	];
 	const unwanted = actual.attachments.filter(
-		(is) => is.gone || !wanted.some((hook) => isSameHook(hook, is) && hook.program === is.program),
+		(is) =>
+			is.gone ||
+			// What an earlier agent has left may have no name; it is replaced in place.
+			!wanted.some((hook) => isSameHook(hook, is) && (is.program ?? hook.program) === hook.program),
 	);
 	const missing = wanted.filter(
 		(hook) =>
@@ -50,8 +54,8 @@ export function plan(desired: Desired, actual: Actual, kind: AttachKind): Action
 	const veths = vethEntries(desired);
 	return [
 		...unwanted.map(({ ifindex, direction }) => ({ kind: "detach" as const, ifindex, direction })),
-		...(isEqual(tunnels, actual.tunnels) ? [] : [{ kind: "setTunnels" as const, tunnels }]),
-		...(isEqual(byIfindex(veths), byIfindex(actual.veths)) ? [] : [{ kind: "setVeths" as const, veths }]),
+		...(isDeepStrictEqual(tunnels, actual.tunnels) ? [] : [{ kind: "setTunnels" as const, tunnels }]),
+		...(isDeepStrictEqual(byIfindex(veths), byIfindex(actual.veths)) ? [] : [{ kind: "setVeths" as const, veths }]),
 		...missing.map((hook) => ({ kind: "attach" as const, ...hook })),
 		...changed(actual.veths, veths).map((ifindex) => ({ kind: "flushVeth" as const, ifindex })),
 		...changed(actual.tunnels, tunnels).map((ifindex) => ({ kind: "flushTunnel" as const, ifindex })),
@@ -72,13 +76,9 @@ function isSameHook(a: { ifindex: number; direction: string }, b: { ifindex: num
 
 /** Devices that were there and are not any more, or not as they were. */
 function changed<T extends { ifindex: number }>(before: readonly T[], after: readonly T[]): number[] {
-	return before.filter((old) => !after.some((now) => isEqual(old, now))).map(({ ifindex }) => ifindex);
+	return before.filter((old) => !after.some((now) => isDeepStrictEqual(old, now))).map(({ ifindex }) => ifindex);
 }
 
 function byIfindex<T extends { ifindex: number }>(entries: readonly T[]): T[] {
 	return [...entries].sort((a, b) => a.ifindex - b.ifindex);
-}
-
-function isEqual(a: unknown, b: unknown): boolean {
-	return JSON.stringify(a) === JSON.stringify(b);
 }

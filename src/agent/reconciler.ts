@@ -1,25 +1,67 @@
 // Makes what is into what should be, again and again: at the start, when the kernel reports a change, and as an audit.
+// First the programs and devices, then what is cached: what the kernel would not do any more is evicted.
+import { setImmediate } from "node:timers/promises";
+import type { Attached } from "../datapath/attach.js";
 import type { Datapath } from "../datapath/datapath.js";
-import type { AttachKind, HookDirection } from "../datapath/types.js";
+import { BpfError } from "../datapath/error.js";
+import type { AttachKind } from "../datapath/types.js";
 import { KernelError } from "../kernel/error.js";
+import { Forwarding } from "../kernel/forwarding.js";
 import { Rtnetlink } from "../kernel/rtnetlink.js";
+import type { Switch } from "../ovs/switch.js";
+import { compare, type Difference } from "./coherency.js";
 import { type Choice, type Desired, desiredState, NOTHING } from "./desired.js";
 import { type Action, plan } from "./plan.js";
 import { type Snapshot, takeSnapshot } from "./snapshot.js";
 
 /** A burst of changes is answered once. */
-const COALESCE_MS = 20;
+const COALESCE_MS = 5;
 const AUDIT_MS = 30_000;
 const RETRY_MS = 1000;
+/** A storm of changes may cost so much of one CPU; rounds wait when they have used it up. */
+const CPU_SHARE = 1 / 3;
+/** CPU time that may be used at once when there was little to do before. */
+const CPU_CREDIT_MS = 1000;
+/** Attaching waits for the kernel's RCU, tens of milliseconds for each hook; after so long, what is cached has its turn. */
+const TURN_MS = 50;
+
+/**
+ * A clsact qdisc on a veth that has just come would be in the way of the CNI plugins that set the pod up (the bandwidth
+ * plugin fails where an ingress qdisc is): by then they are done. tcx is in nobody's way.
+ */
+const SETTLE_MS = 2000;
+
+/** What to look at again; each includes the ones before it. "audit": also what only somebody else can have changed. */
+const LOOKS = ["caches", "devices", "audit"] as const;
+export type Look = (typeof LOOKS)[number];
 
 export interface ReconcilerOptions {
 	datapath: Datapath;
 	kind: AttachKind;
 	choice: Choice;
+	/** What is known of the host's switch now. */
+	readSwitch: () => Switch | undefined;
 	/** Called before each round. @returns why nothing may be accelerated now; undefined when it may */
 	precondition: () => string | undefined;
 	onAction: (action: Action, error: Error | undefined) => void;
+	onEvicted: (differences: readonly Difference[], total: number) => void;
+	/** A hook or pin of ours that somebody else has removed. */
+	onRepaired: (what: string) => void;
 	onError: (error: unknown) => void;
+}
+
+export interface ReconcilerState {
+	desired: Desired;
+	snapshot: Snapshot | undefined;
+	failures: string[];
+	blocked: string | undefined;
+	/** Rounds so far. */
+	rounds: number;
+	/** Cached entries that were evicted because the kernel would do something else. */
+	evicted: number;
+	repaired: number;
+	/** CPU time of the last round, ms. */
+	tookMs: number;
 }
 
 export class Reconciler {
@@ -28,13 +70,26 @@ export class Reconciler {
 	/** Hooks that run this process's programs. */
 	readonly #own = new Set<string>();
 	#isStopped = false;
+	#running: Promise<void> | undefined;
+	/** What is to be looked at in the next round; undefined: nothing. */
+	#wanted: { look: Look; strict: boolean } | undefined;
+	/** When each veth was first seen, ms; those of the first round are old. */
+	#seenAt = new Map<number, number>();
+	#credit = { ms: CPU_CREDIT_MS, at: performance.now() };
+	/** As of the last audit, and what was attached and detached since. */
+	#attached: Attached[] | undefined;
 	#soon: NodeJS.Timeout | undefined;
 	#audit: NodeJS.Timeout | undefined;
-	#state: { desired: Desired; snapshot: Snapshot | undefined; failures: string[]; blocked: string | undefined } = {
+	#settle: NodeJS.Timeout | undefined;
+	#state: ReconcilerState = {
 		desired: NOTHING,
 		snapshot: undefined,
 		failures: [],
 		blocked: undefined,
+		rounds: 0,
+		evicted: 0,
+		repaired: 0,
+		tookMs: 0,
 	};
 
 	constructor(options: ReconcilerOptions) {
@@ -42,72 +97,186 @@ export class Reconciler {
 	}
 
 	/** What the last round wanted, and what of it failed. */
-	get state(): Readonly<{
-		desired: Desired;
-		snapshot: Snapshot | undefined;
-		failures: string[];
-		blocked: string | undefined;
-	}> {
+	get state(): Readonly<ReconcilerState> {
 		return this.#state;
 	}
 
-	/** The first round, at once; throws what makes it impossible. Then audits go on until stop(). */
-	start(): void {
-		this.#round();
-		this.#audit = setInterval(() => this.#guarded(), AUDIT_MS);
+	/** The first round, complete when it resolves; throws what makes it impossible. Then audits go on until stop(). */
+	async start(): Promise<void> {
+		this.#running = this.#allDevices();
+		await this.#running.finally(() => {
+			this.#running = undefined;
+		});
+		if (this.#isStopped) return;
+		this.trigger("caches");
+		this.#audit = setInterval(() => this.trigger("audit"), AUDIT_MS);
 	}
 
-	/** Look again, soon. */
-	trigger(delayMs = COALESCE_MS): void {
-		if (this.#isStopped) return;
-		this.#soon ??= setTimeout(() => {
-			this.#soon = undefined;
-			this.#guarded();
-		}, delayMs);
+	async #allDevices(): Promise<void> {
+		while (!this.#isStopped && !(await this.#devices()));
 	}
 
-	/** Safe to repeat. */
-	stop(): void {
-		if (this.#isStopped) return;
+	/** Look again, soon. `strict`: the kernel was told to forget something. */
+	trigger(look: Look, strict = false): void {
+		const before = this.#wanted;
+		this.#wanted = {
+			look: before && LOOKS.indexOf(before.look) > LOOKS.indexOf(look) ? before.look : look,
+			strict: strict || (before?.strict ?? false),
+		};
+		this.#schedule(COALESCE_MS);
+	}
+
+	/** Nothing is attached or evicted any more from now on; resolves when nothing is read either. Safe to repeat. */
+	async stop(): Promise<void> {
+		const wasStopped = this.#isStopped;
 		this.#isStopped = true;
 		clearTimeout(this.#soon);
+		clearTimeout(this.#settle);
 		clearInterval(this.#audit);
-		this.#rtnetlink.close();
+		await this.#running?.catch(() => {}); // whoever started it hears of it
+		if (!wasStopped) this.#rtnetlink.close();
 	}
 
-	#guarded(): void {
+	#schedule(delayMs: number): void {
+		if (this.#isStopped || this.#running || this.#wanted === undefined) return;
+		this.#soon ??= setTimeout(
+			() => {
+				this.#soon = undefined;
+				this.#running = this.#run();
+			},
+			Math.max(delayMs, this.#restMs()),
+		);
+	}
+
+	async #run(): Promise<void> {
+		const wanted = this.#wanted;
+		if (wanted === undefined) return;
+		this.#wanted = undefined;
+		const cpu = process.cpuUsage();
+		let delayMs = COALESCE_MS;
 		try {
-			this.#round();
+			await this.#caches(wanted.strict);
+			if (wanted.look === "audit") this.#audited();
+			if (wanted.look !== "caches" && !(await this.#devices())) this.trigger("devices");
 		} catch (error) {
 			// The lists changed while they were read, too often: look again.
-			if (!(error instanceof KernelError && error.code === "EINTR")) this.#options.onError(error);
-			this.trigger(RETRY_MS);
+			if (!(error instanceof KernelError && error.code === "EINTR") && !this.#isStopped) {
+				this.#options.onError(error);
+				this.#state = { ...this.#state, failures: [`Looking again failed: ${(error as Error).message}`] };
+			}
+			this.#wanted = { look: "devices", strict: wanted.strict };
+			delayMs = RETRY_MS;
 		}
+		const { user, system } = process.cpuUsage(cpu);
+		const tookMs = (user + system) / 1000;
+		this.#state = { ...this.#state, rounds: this.#state.rounds + 1, tookMs };
+		this.#credit = { ms: this.#creditMs() - tookMs, at: performance.now() };
+		this.#running = undefined;
+		if (this.#state.failures.length > 0) {
+			this.#wanted = { look: "devices", strict: false };
+			this.#schedule(RETRY_MS);
+		} else this.#schedule(delayMs);
 	}
 
-	#round(): void {
+	#creditMs(): number {
+		return Math.min(CPU_CREDIT_MS, this.#credit.ms + (performance.now() - this.#credit.at) * CPU_SHARE);
+	}
+
+	/** Until a round may begin. */
+	#restMs(): number {
+		return Math.max(0, -this.#creditMs() / CPU_SHARE);
+	}
+
+	/** What no notification tells: somebody else removed a program or a pin. O(devices). */
+	#audited(): void {
+		this.#attached = undefined;
+		for (const name of this.#options.datapath.repairPins()) this.#repaired(`the pin of map "${name}"`);
+	}
+
+	/** O(devices + routes). @returns whether all is done; else what is left follows in another round */
+	async #devices(): Promise<boolean> {
+		const started = performance.now();
 		const { datapath, kind, choice, precondition, onAction } = this.#options;
 		const blocked = precondition();
-		const snapshot = takeSnapshot(this.#rtnetlink);
-		const desired = desiredState(snapshot, choice);
+		const snapshot = takeSnapshot(this.#rtnetlink, this.#options.readSwitch());
+		const desired = this.#settled(desiredState(snapshot, choice));
 		const actions = plan(
 			blocked === undefined ? desired : NOTHING,
 			{
-				attachments: datapath.attachments(),
-				isOwn: (ifindex, direction) => this.#own.has(`${ifindex}-${direction}`),
+				attachments: this.#attachments(snapshot),
+				isOwn: (ifindex, direction) => this.#own.has(hookKey({ ifindex, direction })),
 				veths: datapath.veths(),
 				tunnels: datapath.tunnels(),
 			},
 			kind,
 		);
 		const failures: string[] = [];
-		for (const action of actions) {
+		let isDone = true;
+		for (const [i, action] of actions.entries()) {
+			await setImmediate();
+			if (this.#isStopped) return true;
+			// At least one: reading alone may take that long.
+			if (i > 0 && this.#wanted && performance.now() - started > TURN_MS) {
+				isDone = false;
+				break;
+			}
+			if (action.kind === "attach" && this.#own.has(hookKey(action)))
+				this.#repaired(`the program at the ${action.direction} of interface ${action.ifindex}`);
 			const error = this.#apply(action);
+			// The device has gone since the list was read: the next round follows.
+			if (error instanceof BpfError && error.code === "ENODEV") continue;
 			if (error) failures.push(error.message);
 			onAction(action, error);
 		}
-		this.#state = { desired, snapshot, failures, blocked };
-		if (failures.length > 0) this.trigger(RETRY_MS);
+		this.#state = { ...this.#state, desired, snapshot, failures, blocked };
+		return isDone;
+	}
+
+	/** O(slots + flows + neighbours), in slices. */
+	async #caches(strict: boolean): Promise<void> {
+		const forwarding = new Forwarding(this.#rtnetlink, this.#rtnetlink.links(), this.#options.readSwitch()?.remotes);
+		const { total, differences } = await compare(this.#options.datapath, forwarding, this.#rtnetlink.addresses(), {
+			strict,
+			evict: true,
+			isOver: () => this.#isStopped,
+		});
+		if (total === 0) return;
+		this.#state = { ...this.#state, evicted: this.#state.evicted + total };
+		this.#options.onEvicted(differences, total);
+	}
+
+	#settled(desired: Desired): Desired {
+		if (this.#options.kind === "tcx") return desired;
+		const now = performance.now();
+		const isFirst = this.#state.snapshot === undefined;
+		this.#seenAt = new Map(
+			desired.veths.map(({ link: { ifindex } }) => [
+				ifindex,
+				this.#seenAt.get(ifindex) ?? (isFirst ? -SETTLE_MS : now),
+			]),
+		);
+		const isNew = (ifindex: number): boolean => now - (this.#seenAt.get(ifindex) ?? now) < SETTLE_MS;
+		if (desired.veths.some(({ link }) => isNew(link.ifindex)))
+			this.#settle ??= setTimeout(() => {
+				this.#settle = undefined;
+				this.trigger("devices");
+			}, SETTLE_MS);
+		const why = `Made less than ${SETTLE_MS / 1000} s ago: CNI plugins may still be at work on it`;
+		return {
+			...desired,
+			veths: desired.veths.map((each) => (each.why === null && isNew(each.link.ifindex) ? { ...each, why } : each)),
+		};
+	}
+
+	#attachments({ links }: Snapshot): Attached[] {
+		this.#attached ??= this.#options.datapath.attachments();
+		const known = new Set(links.map(({ ifindex }) => ifindex));
+		return this.#attached.map((each) => ({ ...each, gone: each.gone || !known.has(each.ifindex) }));
+	}
+
+	#repaired(what: string): void {
+		this.#state = { ...this.#state, repaired: this.#state.repaired + 1 };
+		this.#options.onRepaired(what);
 	}
 
 	/** One device that fails does not stop the others. */
@@ -117,11 +286,16 @@ export class Reconciler {
 			switch (action.kind) {
 				case "attach":
 					datapath.attach(action.ifindex, action.direction, action.program, kind);
-					this.#own.add(`${action.ifindex}-${action.direction satisfies HookDirection}`);
+					this.#own.add(hookKey(action));
+					this.#attached = [
+						...(this.#attached ?? []).filter((each) => hookKey(each) !== hookKey(action)),
+						{ ...action, kind, gone: false },
+					];
 					break;
 				case "detach":
 					datapath.detach(action.ifindex, action.direction);
-					this.#own.delete(`${action.ifindex}-${action.direction}`);
+					this.#own.delete(hookKey(action));
+					this.#attached = this.#attached?.filter((each) => hookKey(each) !== hookKey(action));
 					break;
 				case "setTunnels":
 					datapath.setTunnels(action.tunnels);
@@ -141,4 +315,8 @@ export class Reconciler {
 			return error instanceof Error ? error : new Error(String(error));
 		}
 	}
+}
+
+function hookKey({ ifindex, direction }: { ifindex: number; direction: string }): string {
+	return `${ifindex}-${direction}`;
 }

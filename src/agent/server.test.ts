@@ -22,10 +22,16 @@ const double: Handlers = {
 		asked.push(query);
 		return { total: 0, flows: [] };
 	},
-	flush: (what) => {
+	flush: async (what) => {
 		asked.push(what);
-		return { pods: 0, hosts: 0, all: "all" in what };
+		return { pods: 0, hosts: 0, flows: 0, all: "all" in what };
 	},
+	lease: async (request) => {
+		asked.push(request);
+		return { id: "one", ttlMs: request.ttlMs, evicted: [] };
+	},
+	renew: (id, ttlMs) => id === "one" && ttlMs === 500,
+	release: (id) => id === "one",
 	pause: (request) => {
 		asked.push(request);
 		return { learning: false, using: false };
@@ -56,11 +62,15 @@ test("requests arrive as values", async () => {
 	asked.length = 0;
 	await agentRequest(socket, "GET", "/v1/flows?pod=10.0.0.1&limit=5");
 	await agentRequest(socket, "POST", "/v1/flush", { pod: "10.0.0.2" });
+	await agentRequest(socket, "POST", "/v1/leases", { ttlMs: 500, evict: [{ all: true }] });
+	assert.deepEqual(await agentRequest(socket, "POST", "/v1/leases/renew", { id: "one", ttlMs: 500 }), { held: true });
+	assert.deepEqual(await agentRequest(socket, "POST", "/v1/leases/release", { id: "other" }), { held: false });
 	await agentRequest(socket, "POST", "/v1/pause");
 	await agentRequest(socket, "POST", "/v1/pause", { using: true });
 	assert.deepEqual(asked, [
 		{ pod: parseIpv4("10.0.0.1"), limit: 5 },
-		{ pod: parseIpv4("10.0.0.2") },
+		{ pod: "10.0.0.2" },
+		{ ttlMs: 500, evict: [{ all: true }] },
 		{},
 		{ using: true },
 	]);
@@ -74,6 +84,11 @@ test("bad input is refused with what is wrong", async () => {
 	await assert.rejects(
 		post("/v1/flush", { pod: "10.0.0" }),
 		refused("bad_request", 400, /"pod": Cannot parse IPv4 address "10.0.0"/),
+	);
+	await assert.rejects(post("/v1/leases", { ttlMs: 1, evict: [] }), refused("bad_request", 400, /ttlMs/));
+	await assert.rejects(
+		post("/v1/flush", { flow: { protocol: "sctp", a: { ip: "10.0.0.1", port: 1 }, b: { ip: "10.0.0.2", port: 2 } } }),
+		refused("bad_request", 400, /protocol/),
 	);
 	await assert.rejects(post("/v1/pause", { nonsense: 1 }), refused("bad_request", 400, /nonsense/));
 	await assert.rejects(post("/v1/pause", "x".repeat(70_000)), refused("too_large", 413, /larger than 65536/));

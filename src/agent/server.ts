@@ -2,16 +2,19 @@
 import { chmodSync, rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { z } from "zod";
-import { type Ipv4, parseIpv4 } from "../net/ipv4.js";
-import type { FlowList, FlushResult, PauseRequest, Status } from "./api.js";
+import { type Ip, parseIp } from "../net/ip.js";
+import type { FlowList, FlushRequest, FlushResult, Lease, LeaseRequest, PauseRequest, Status } from "./api.js";
 import { agentRequest } from "./client.js";
 
 /** What the server may ask of the agent. */
 export interface Handlers {
 	ready(): boolean;
 	status(): Promise<Status>;
-	flows(query: { pod?: Ipv4; peer?: Ipv4; limit: number }): Promise<FlowList>;
-	flush(what: { pod: Ipv4 } | { host: Ipv4 } | { all: true }): FlushResult;
+	flows(query: { pod?: Ip; peer?: Ip; limit: number }): Promise<FlowList>;
+	flush(what: FlushRequest): Promise<FlushResult>;
+	lease(request: LeaseRequest): Promise<Lease>;
+	renew(id: string, ttlMs: number): boolean;
+	release(id: string): boolean;
 	pause(request: PauseRequest): { learning: boolean; using: boolean };
 	resume(request: PauseRequest): { learning: boolean; using: boolean };
 	/** Detaches everything; the agent ends after the answer. */
@@ -36,17 +39,35 @@ class Refusal extends Error {
 
 const address = z.string().transform((text, context) => {
 	try {
-		return parseIpv4(text);
+		return parseIp(text);
 	} catch (error) {
 		context.addIssue({ code: "custom", message: (error as Error).message });
 		return z.NEVER;
 	}
 });
+/** Checked, and handed on as text. */
+const addressText = z.string().superRefine((text, context) => {
+	try {
+		parseIp(text);
+	} catch (error) {
+		context.addIssue({ code: "custom", message: (error as Error).message });
+	}
+});
+const end = z.strictObject({ ip: addressText, port: z.number().int().min(0).max(65_535) });
 const flushSchema = z
-	.strictObject({ pod: address.optional(), host: address.optional(), all: z.literal(true).optional() })
+	.strictObject({
+		pod: addressText.optional(),
+		host: addressText.optional(),
+		flow: z.strictObject({ protocol: z.enum(["tcp", "udp", "icmp"]), a: end, b: end }).optional(),
+		all: z.literal(true).optional(),
+	})
 	.refine((body) => Object.values(body).filter((value) => value !== undefined).length === 1, {
-		message: 'Expected exactly one of "pod", "host", "all"',
+		message: 'Expected exactly one of "pod", "host", "flow", "all"',
 	});
+const ttlMs = z.number().int().min(100).max(60_000);
+const leaseSchema = z.strictObject({ ttlMs, evict: z.array(flushSchema).max(1000) });
+const renewSchema = z.strictObject({ id: z.string(), ttlMs });
+const releaseSchema = z.strictObject({ id: z.string() });
 const pauseSchema = z.strictObject({ learning: z.boolean().optional(), using: z.boolean().optional() });
 const flowsSchema = z.strictObject({
 	pod: address.optional(),
@@ -59,9 +80,15 @@ type Route = (handlers: Handlers, input: unknown) => unknown;
 const ROUTES: Record<string, Partial<Record<"GET" | "POST", Route>>> = {
 	"/v1/status": { GET: (handlers) => handlers.status() },
 	"/v1/flows": { GET: (handlers, input) => handlers.flows(withoutUndefined(check(flowsSchema, input))) },
-	"/v1/flush": {
-		POST: (handlers, input) => handlers.flush(check(flushSchema, input) as Parameters<Handlers["flush"]>[0]),
+	"/v1/flush": { POST: (handlers, input) => handlers.flush(check(flushSchema, input) as FlushRequest) },
+	"/v1/leases": { POST: (handlers, input) => handlers.lease(check(leaseSchema, input) as LeaseRequest) },
+	"/v1/leases/renew": {
+		POST: (handlers, input) => {
+			const { id, ttlMs } = check(renewSchema, input);
+			return { held: handlers.renew(id, ttlMs) };
+		},
 	},
+	"/v1/leases/release": { POST: (handlers, input) => ({ held: handlers.release(check(releaseSchema, input).id) }) },
 	"/v1/pause": { POST: (handlers, input) => handlers.pause(withoutUndefined(check(pauseSchema, input))) },
 	"/v1/resume": { POST: (handlers, input) => handlers.resume(withoutUndefined(check(pauseSchema, input))) },
 	"/v1/detach": { POST: (handlers) => handlers.detach() },
@@ -76,14 +103,22 @@ export async function runningAgent(socket: string): Promise<number | undefined> 
 	}
 }
 
+/** A server that runs until its signal. */
+export interface Serving {
+	/** Resolves when no request is being answered: only then may be closed what answers need. */
+	idle(): Promise<void>;
+}
+
 /**
  * Serves until `signal`. A socket file that nobody answers at is replaced; that nobody does, the caller has made sure of.
  * The socket is for root and its group: 0660.
  */
-export async function serve(options: { socket: string; handlers: Handlers; signal: AbortSignal }): Promise<void> {
+export async function serve(options: { socket: string; handlers: Handlers; signal: AbortSignal }): Promise<Serving> {
 	const { socket, handlers, signal } = options;
+	const open = new Set<Promise<void>>();
 	const server = createServer((request, response) => {
-		void answer(request, response, handlers);
+		const answered = answer(request, response, handlers).finally(() => open.delete(answered));
+		open.add(answered);
 	});
 	rmSync(socket, { force: true });
 	// Nobody may connect in the moment before chmod.
@@ -98,6 +133,7 @@ export async function serve(options: { socket: string; handlers: Handlers; signa
 		server.closeAllConnections();
 		rmSync(socket, { force: true });
 	});
+	return { idle: async () => void (await Promise.allSettled(open)) };
 }
 
 async function answer(request: IncomingMessage, response: ServerResponse, handlers: Handlers): Promise<void> {

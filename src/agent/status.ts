@@ -1,7 +1,8 @@
 // Puts together what `oncache status` says: from the datapath, the kernel's lists, and the agent if there is one.
 import { release } from "node:os";
 import type { Datapath } from "../datapath/datapath.js";
-import { formatIpv4 } from "../net/ipv4.js";
+import type { CachedPod } from "../datapath/types.js";
+import { formatIp, type Ip, isIpv6 } from "../net/ip.js";
 import type { Counts, PodStatus, Status, TunnelStatus } from "./api.js";
 import type { Desired } from "./desired.js";
 
@@ -14,6 +15,7 @@ export interface StatusSources {
 	markMode: Status["markMode"];
 	/** What failed or is in the way, one sentence each. */
 	problems: readonly string[];
+	coherency: Status["coherency"];
 }
 
 const NO_COUNTS: Counts = { fast: 0, fallback: {} };
@@ -23,12 +25,13 @@ export async function buildStatus(sources: StatusSources): Promise<Status> {
 	const { datapath, desired, agent } = sources;
 	const attachments = (datapath?.attachments() ?? []).filter(({ gone }) => !gone);
 	const isAttached = (ifindex: number): boolean => attachments.filter((at) => at.ifindex === ifindex).length === 2;
-	const learned = new Map((datapath?.pods() ?? []).map((pod) => [pod.veth, formatIpv4(pod.ip)]));
+	const learned = addressesByVeth(datapath?.pods() ?? []);
 	const pods = desired.veths.map(({ link, why, excluded }): PodStatus & { excluded: boolean } => {
 		const attached = isAttached(link.ifindex);
 		return {
 			veth: link.name,
-			ip: learned.get(link.ifindex) ?? null,
+			ip: learned.get(link.ifindex)?.[0] ?? null,
+			addresses: learned.get(link.ifindex) ?? [],
 			attached,
 			why: attached ? null : (why ?? whyNotAttached(sources)),
 			excluded,
@@ -71,8 +74,18 @@ export async function buildStatus(sources: StatusSources): Promise<Status> {
 		},
 		packets: counters?.packets ?? { egress: NO_COUNTS, ingress: NO_COUNTS },
 		bytes: counters?.bytes ?? { egress: NO_COUNTS, ingress: NO_COUNTS },
+		coherency: sources.coherency,
 		lessons: datapath?.lessons() ?? { egress: {}, ingress: {} },
 	};
+}
+
+/** IPv4 first. */
+function addressesByVeth(pods: readonly CachedPod[]): Map<number, string[]> {
+	const found = new Map<number, string[]>();
+	const isFirst = (ip: Ip): number => (isIpv6(ip) ? 1 : 0);
+	for (const { veth, ip } of [...pods].sort((a, b) => isFirst(a.ip) - isFirst(b.ip)))
+		found.set(veth, [...(found.get(veth) ?? []), formatIp(ip)]);
+	return found;
 }
 
 function whyNotAttached({ agent, datapath, problems }: StatusSources): string {

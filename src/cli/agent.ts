@@ -1,7 +1,7 @@
 // oncache agent: runs in the network namespace it is started in, until it is told to end.
 import { Command } from "commander";
 import pino from "pino";
-import { runAgent } from "../agent/agent.js";
+import { prepareHost, runAgent } from "../agent/agent.js";
 import { type ConfigFlags, loadConfig } from "../agent/config.js";
 import type { CommandContext } from "./program.js";
 import { programVersion } from "./version.js";
@@ -19,10 +19,15 @@ export function agentCommand({ signal }: CommandContext): Command {
 		.option("--max-staleness-ms <ms>", "how long a decision may be used unconfirmed (default: 2000)")
 		.option("--count-flows", "count packets per flow")
 		.option("--cache-filter <n>", "flows to remember, or auto: by memory (default: auto)")
+		.option("--cache-filter6 <n>", "likewise over IPv6 (default: auto, a quarter of those over IPv4)")
 		.option("--cache-egress <n>", "remote hosts to remember (default: 4096)")
 		.option("--cache-ingress <n>", "local pods to remember (default: 1024)")
 		.option("--tunnels <names>", "tunnel devices, with commas, or auto (default: auto)")
 		.option("--exclude-interfaces <names>", "veths to leave alone; * and ? allowed")
+		.option("--ovs-run-dir <dir>", "where Open vSwitch's sockets are, or auto (default: auto)")
+		.option("--ovs-bridge <name>", "its bridge that the pods are on, or auto (default: auto)")
+		.option("--ovs-table <table>", "dscp mode: its table where ct_state is known, or auto (default: auto)")
+		.option("--ovs-zone <zone>", "its connection tracking zone, or auto (default: auto)")
 		.option("--check", "check the configuration and end")
 		.addHelpText(
 			"after",
@@ -40,7 +45,8 @@ Examples:
 				console.log("The configuration is right");
 				return;
 			}
+			const loading = await prepareHost(config);
 			const log = pino({ level: config.logLevel }, pino.destination({ dest: 2, sync: true }));
-			await runAgent({ config, version: programVersion(), log, signal });
+			await runAgent({ config, version: programVersion(), log, signal, loading });
 		});
 }

@@ -20,7 +20,10 @@ import {
 
 const BAR_WIDTH = 40;
 const ROUNDS_FOR_INTERVAL = 3;
-const COLOURS = { host: "dim", overlay: "yellow", oncache: "green" } as const satisfies Record<WorldName, string>;
+const COLOURS = { host: "dim", overlay: "yellow", oncache: "green", direct: "green" } as const satisfies Record<
+	WorldName,
+	string
+>;
 
 type Row = [name: WorldName, world: WorldResult];
 
@@ -34,6 +37,15 @@ export function scenarioText(result: ScenarioResult, paint: Paint): string {
 			{ title: "MEDIAN", text: ([, { summary }]) => formatValue(summary.median, result.unit), align: "right" },
 			{ title: "SPREAD", text: ([, { summary }]) => formatShare(summary.spread), align: "right" },
 			{ title: "TO OVERLAY", text: ([, { toOverlay }]) => formatInterval(toOverlay), align: "right" },
+			...(result.worlds.direct === undefined
+				? []
+				: [
+						{
+							title: "TO DIRECT",
+							text: ([, { toDirect }]: Row) => formatInterval(toDirect),
+							align: "right" as const,
+						},
+					]),
 			{ title: "TO HOST", text: ([, { toHost }]) => formatInterval(toHost), align: "right" },
 			{
 				title: "FAST PATH",

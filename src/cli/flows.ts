@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { getFlows } from "../agent/access.js";
 import type { FlowStatus, VerdictStatus } from "../agent/api.js";
-import { parseIpv4 } from "../net/ipv4.js";
+import { formatEnd, parseIp } from "../net/ip.js";
 import { table } from "./output.js";
 import { countArgument, ipArgument, type PlaceOptions, printJson, withPlace } from "./place.js";
 
@@ -18,6 +18,9 @@ export function flowsCommand(): Command {
 		.addHelpText(
 			"after",
 			`
+The host is the remote host that a flow goes to, or the veth of the other pod when both are on this host. A flow whose
+addresses this host translates (a Service) is listed as each end sees it: the pod, and the wire or the other pod.
+
 A verdict is usable (with its age since the fallback last confirmed it), stale (too old: the next packet asks again),
 void (flushed, or its pod or host has changed) or none (that direction was never learned).
 
@@ -26,7 +29,7 @@ Examples:
   oncache flows --limit 10 --json`,
 		)
 		.action(async ({ pod, peer, limit, ...options }: PlaceOptions & { pod?: string; peer?: string; limit: number }) => {
-			const query = { ...(pod && { pod: parseIpv4(pod) }), ...(peer && { peer: parseIpv4(peer) }), limit };
+			const query = { ...(pod && { pod: parseIp(pod) }), ...(peer && { peer: parseIp(peer) }), limit };
 			const text = new URLSearchParams({ ...(pod && { pod }), ...(peer && { peer }), limit: String(limit) });
 			const list = await getFlows(options, query, String(text));
 			if (options.json) printJson(list);
@@ -34,10 +37,11 @@ Examples:
 				console.log(
 					table(list.flows, [
 						{ title: "proto", text: (flow) => flow.protocol },
-						{ title: "local", text: ({ local }) => `${local.ip}:${local.port}` },
-						{ title: "remote", text: ({ remote }) => `${remote.ip}:${remote.port}` },
+						{ title: "local", text: ({ local }) => formatEnd(local.ip, local.port) },
+						{ title: "remote", text: ({ remote }) => formatEnd(remote.ip, remote.port) },
 						{ title: "veth", text: (flow) => flow.veth ?? "-" },
-						{ title: "host", text: (flow) => flow.host ?? "-" },
+						{ title: "host", text: (flow) => flow.host ?? flow.peerVeth ?? "-" },
+						{ title: "translated", text: translated },
 						{ title: "egress", text: (flow) => verdict(flow.egress) },
 						{ title: "ingress", text: (flow) => verdict(flow.ingress) },
 						{ title: "packets", text: packets, align: "right" },
@@ -50,6 +54,19 @@ Examples:
 
 function verdict({ state, ageMs }: VerdictStatus): string {
 	return ageMs === null ? state : `${state} ${ageMs} ms`;
+}
+
+/** Only the end that changes. */
+function translated({ local, remote, translated }: FlowStatus): string {
+	if (!translated) return "-";
+	const changed = [
+		[local, translated.local],
+		[remote, translated.remote],
+	] as const;
+	return changed
+		.filter(([from, to]) => from.ip !== to.ip || from.port !== to.port)
+		.map(([, { ip, port }]) => formatEnd(ip, port))
+		.join(" ");
 }
 
 function packets({ packets }: FlowStatus): string {

@@ -1,25 +1,36 @@
-// oncache lab: two or more hosts with a real VXLAN overlay, as network namespaces on this machine.
+// oncache lab: two or more hosts with a real overlay network, as network namespaces on this machine.
 import { Command } from "commander";
 import { inNetns, runAttached } from "../lab/command.js";
 import { describe, isWhole, labDown, labUp, readLab } from "../lab/lab.js";
-import { checkSpec, DEFAULT_SPEC, type Lab, type LabSpec } from "../lab/topology.js";
+import { DATAPATHS, FAMILIES, FDBS, OVERLAYS, POD_NETWORKS, UNDERLAYS, UPLINKS } from "../lab/spec.js";
+import { checkSpec, DEFAULT_SPEC, type Lab, type LabSpec, specOf } from "../lab/topology.js";
 import { Failure, UsageError } from "./errors.js";
 import { table } from "./output.js";
 import type { CommandContext } from "./program.js";
 
 export function labCommand({ signal }: CommandContext): Command {
-	const lab = new Command("lab").description("two or more hosts with a real VXLAN overlay, as network namespaces");
+	const lab = new Command("lab").description("two or more hosts with a real overlay network, as network namespaces");
 	const name = ["--name <name>", "name of the lab; several run side by side", DEFAULT_SPEC.name] as const;
 	lab
 		.command("up")
 		.description("bring it up (what is up already stays)")
 		.option("--hosts <n>", "hosts, 2 to 16", Number, DEFAULT_SPEC.hosts)
 		.option("--pods <n>", "pods per host, 1 to 100", Number, DEFAULT_SPEC.pods)
-		.option("--vni <n>", "VXLAN network identifier", Number, DEFAULT_SPEC.vni)
-		.option("--port <n>", "outer UDP port", Number, DEFAULT_SPEC.port)
+		.option("--overlay <kind>", `whose devices and routes: ${OVERLAYS.join(", ")}`, DEFAULT_SPEC.overlay)
+		.option("--pod-network <kind>", `how pods hang on their host: ${POD_NETWORKS.join(", ")}`)
+		.option("--family <family>", `of the pods' addresses: ${FAMILIES.join(", ")}`, DEFAULT_SPEC.family)
+		.option("--underlay <family>", `of the outer headers: ${UNDERLAYS.join(", ")}`, DEFAULT_SPEC.underlay)
+		.option("--uplink <kind>", `what the hosts' network is on: ${UPLINKS.join(", ")}`, DEFAULT_SPEC.uplink)
+		.option("--fdb <kind>", `who fills a bridged overlay's table: ${FDBS.join(", ")}`, DEFAULT_SPEC.fdb)
+		.option("--datapath <kind>", `of Antrea's Open vSwitch: ${DATAPATHS.join(", ")}`, DEFAULT_SPEC.datapath)
+		.option("--direct", "two subnets; no tunnel within one (3 hosts or more)")
+		.option("--udp-checksum", "outer UDP checksums")
+		.option("--tunnels <n>", "tunnel devices per host, 1 to 4 (3 hosts or more)", Number, DEFAULT_SPEC.tunnels)
+		.option("--vni <n>", "network identifier (default: the overlay's usual one)", Number)
+		.option("--port <n>", "outer UDP port (default: the overlay's usual one)", Number)
 		.option(...name)
-		.action(async (options: LabSpec) => {
-			const spec = { ...DEFAULT_SPEC, ...options };
+		.action(async (options: Partial<LabSpec>) => {
+			const spec = specOf(options);
 			usable(spec);
 			const had = readLab(spec.name);
 			const up = await labUp(spec, { signal });
@@ -68,6 +79,8 @@ export function labCommand({ signal }: CommandContext): Command {
 		`
 Examples:
   oncache lab up --hosts 3 --pods 1
+  oncache lab up --overlay calico --family dual
+  oncache lab up --hosts 3 --direct --pod-network routed
   oncache lab exec h1p1 -- ping -c 3 10.244.2.2
   oncache lab exec h2 -- ip -s link show flannel.1
   oncache lab down`,
@@ -102,7 +115,13 @@ function find(lab: Lab, where: string): string {
 
 function printLab(lab: Lab): void {
 	const rows = lab.hosts.flatMap((host) =>
-		host.pods.map((pod) => ({ host: host.name, underlay: host.ip, pod: pod.name, ip: pod.ip, veth: pod.veth })),
+		host.pods.map((pod) => ({
+			host: host.name,
+			underlay: host.ip,
+			pod: pod.name,
+			ip: pod.addresses.join(", "),
+			veth: pod.veth,
+		})),
 	);
 	console.log(
 		table(rows, [

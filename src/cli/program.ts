@@ -33,6 +33,11 @@ const COMMANDS: Record<string, Entry> = {
 		summary: "remove everything that is ONCache's",
 		load: async () => (await import("./detach.js")).detachCommand,
 	},
+	uninstall: {
+		group: ACCELERATE,
+		summary: "detach, and remove socket and lock too",
+		load: async () => (await import("./uninstall.js")).uninstallCommand,
+	},
 	status: {
 		group: OBSERVE,
 		summary: "show what is accelerated, how much, and why not the rest",
@@ -47,6 +52,16 @@ const COMMANDS: Record<string, Entry> = {
 		group: OBSERVE,
 		summary: "evict cached decisions",
 		load: async () => (await import("./flush.js")).flushCommand,
+	},
+	apply: {
+		group: OBSERVE,
+		summary: "run a command that changes the network, with what it affects evicted",
+		load: async () => (await import("./apply.js")).applyCommand,
+	},
+	verify: {
+		group: OBSERVE,
+		summary: "compare what is cached with what the kernel would do",
+		load: async () => (await import("./verify.js")).verifyCommand,
 	},
 	pause: {
 		group: OBSERVE,
@@ -86,6 +101,7 @@ export async function buildProgram(args: string[], context: CommandContext): Pro
 		.description("Accelerates container overlay networks by caching what the overlay decides")
 		.version(programVersion())
 		.option("--verbose", "show where an error came from")
+		.enablePositionalOptions()
 		.commandsGroup(TRY)
 		.helpCommand("help [command]", "show help for a command")
 		.configureHelp({ showGlobalOptions: true })

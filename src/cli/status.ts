@@ -41,7 +41,7 @@ function print(status: Status): void {
 	]);
 	section("Pods", status.pods, [
 		{ title: "veth", text: (pod) => pod.veth },
-		{ title: "address", text: (pod) => pod.ip ?? "-" },
+		{ title: "address", text: (pod) => pod.addresses.join(" ") || "-" },
 		{ title: "attached", text: (pod) => (pod.attached ? "yes" : `no: ${pod.why}`) },
 	]);
 	section("Caches", Object.entries(status.caches), [
@@ -49,6 +49,14 @@ function print(status: Status): void {
 		{ title: "entries", text: ([, use]) => String(use.entries), align: "right" },
 		{ title: "capacity", text: ([, use]) => String(use.capacity), align: "right" },
 	]);
+	if (status.coherency) {
+		const { rounds, evicted, flushes, forgotten, repaired, overruns, leases } = status.coherency;
+		console.log(
+			`\n${paint("bold", "Coherency")}\nlooked ${formatCount(rounds)} times: ${formatCount(evicted)} entries evicted; ` +
+				`${formatCount(flushes)} ruleset changes; ${formatCount(forgotten)} flows gone with conntrack; ` +
+				`${repaired} repairs; ${overruns} overruns; ${leases} hold learning paused`,
+		);
+	}
 	section("Packets", ["egress", "ingress"] as const, [
 		{ title: "direction", text: (direction) => direction },
 		{ title: "fast", text: (direction) => formatCount(status.packets[direction].fast), align: "right" },

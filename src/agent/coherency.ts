@@ -1,0 +1,214 @@
+// Compares what is cached with what the kernel would do now. The agent evicts what differs; `oncache verify` prints it.
+import type { Datapath } from "../datapath/datapath.js";
+import { type FlowChunk, FlowKeys } from "../datapath/flows.js";
+import type { CachedHost, CachedPod } from "../datapath/types.js";
+import type { Forwarding, Hop } from "../kernel/forwarding.js";
+import type { Address, Link } from "../kernel/link.js";
+import { isSwitch } from "../kernel/topology.js";
+import { formatEnd, formatIp, type Ip } from "../net/ip.js";
+
+/** One cached decision that is not the kernel's any more. */
+export interface Difference {
+	cache: "egress" | "ingress" | "filter";
+	/** "host 192.168.77.2", "pod 10.244.1.2", "flow tcp 10.244.1.2:80 10.244.2.2:4000". */
+	entry: string;
+	/** What the kernel says and the cache does not, one sentence. */
+	why: string;
+}
+
+/** What a comparison found. */
+export interface Comparison {
+	checked: { hosts: number; pods: number; flows: number };
+	differences: Difference[];
+	/** Entries that differ. */
+	total: number;
+}
+
+export interface ComparisonOptions {
+	/** Evict what differs: hosts and pods as soon as they are known, before the flows are gone through. */
+	evict?: boolean;
+	/** The datapath is not to be touched any more. */
+	isOver?: () => boolean;
+	/** An entry that the kernel knows nothing about any more counts as a difference: right after it was told to forget. */
+	strict?: boolean;
+	/** Flows that connection tracking does not know; asked only by `oncache verify`. */
+	isTracked?: (chunk: FlowChunk, i: number) => boolean;
+	/** Differences to describe; all are counted and evicted. Default 1000. */
+	limit?: number;
+}
+
+const LIMIT = 1000;
+const PROTOCOLS: Record<number, string> = { 1: "icmp", 6: "tcp", 17: "udp", 58: "icmp" };
+
+/** O(slots + flows), in slices, and one question to the kernel for each remote address. */
+export async function compare(
+	datapath: Datapath,
+	forwarding: Forwarding,
+	addresses: readonly Address[],
+	options: ComparisonOptions = {},
+): Promise<Comparison> {
+	const { strict = false, limit = LIMIT, isTracked, evict = false, isOver = () => false } = options;
+	const differences: Difference[] = [];
+	const note = (cache: Difference["cache"], entry: string, why: string | undefined): boolean => {
+		if (why !== undefined && differences.length < limit) differences.push({ cache, entry, why });
+		return why !== undefined;
+	};
+	const own = new Set(addresses.map(({ ip }) => ip));
+	const hosts = datapath.hosts();
+	const pods = datapath.pods();
+	const podHops = new Map(forwarding.hops(pods.map(({ ip }) => ip)));
+	const wrongHosts = hosts.filter((host) =>
+		note("egress", `host ${formatIp(host.remote)}`, whyNotHost(host, forwarding, own, strict)),
+	);
+	const wrongPods = pods.filter((pod) =>
+		note("ingress", `pod ${formatIp(pod.ip)}`, whyNotPod(pod, podHops.get(pod.ip), forwarding, strict)),
+	);
+
+	if (evict) {
+		if (wrongHosts.length > 0) datapath.retireHosts(isOneOf(wrongHosts));
+		if (wrongPods.length > 0) datapath.retirePods(isOneOf(wrongPods));
+	}
+	// With its host or pod a flow is gone too: it need not be evicted by itself.
+	const bySlot = bySlotOf(hosts, evict ? wrongHosts : []);
+	const podBySlot = bySlotOf(pods, evict ? wrongPods : []);
+	const isFresh = datapath.freshness();
+	const hops = new Map<Ip, Hop | undefined>();
+	const wrongFlows = new FlowKeys();
+	let flows = 0;
+	await datapath.scanFlows((chunk) => {
+		if (isOver()) return;
+		for (const [ip, hop] of forwarding.hops(newRemotes(chunk, hops))) hops.set(ip, hop);
+		for (let i = 0; i < chunk.count; i++) {
+			const egress = chunk.verdict(i, "egress");
+			const ingress = chunk.verdict(i, "ingress");
+			const host = isFresh(egress) ? bySlot.get(egress.slot) : undefined;
+			const pod = isFresh(ingress) ? podBySlot.get(ingress.slot) : undefined;
+			const isHost = host?.generation === egress.generation;
+			const isPod = pod?.generation === ingress.generation;
+			if (!isHost && !isPod) continue; // nobody uses it any more
+			flows++;
+			const why =
+				(isHost && !host.bridged && !isFlowBased(forwarding.links.get(host.tunnel))
+					? whyNotHop(
+							hops.get(chunk.remotePodIp(i)),
+							routerOf(host.tunnel, forwarding),
+							host.peerMac,
+							forwarding,
+							strict,
+						)
+					: undefined) ??
+				(isPod && pod.ip !== chunk.localPodIp(i) ? `It is delivered to the pod ${formatIp(pod.ip)}` : undefined) ??
+				(isTracked?.(chunk, i) === false ? "Connection tracking does not know it" : undefined);
+			if (why === undefined) continue;
+			note("filter", `flow ${nameOf(chunk, i)}`, why);
+			wrongFlows.add(chunk, i);
+		}
+	});
+	if (evict && wrongFlows.count > 0 && !isOver()) datapath.evictFlows(wrongFlows);
+	return {
+		checked: { hosts: hosts.length, pods: pods.length, flows },
+		differences,
+		total: wrongHosts.length + wrongPods.length + wrongFlows.count,
+	};
+}
+
+function bySlotOf<Entry extends { slot: number }>(
+	entries: readonly Entry[],
+	without: readonly Entry[],
+): Map<number, Entry> {
+	const bySlot = new Map(entries.map((entry) => [entry.slot, entry]));
+	for (const { slot } of without) bySlot.delete(slot);
+	return bySlot;
+}
+
+function isOneOf(entries: readonly { slot: number; generation: number }[]) {
+	return ({ slot: { generation } }: { slot: { generation: number } }, slot: number): boolean =>
+		entries.some((entry) => entry.slot === slot && entry.generation === generation);
+}
+
+function whyNotHost(
+	host: CachedHost,
+	forwarding: Forwarding,
+	own: ReadonlySet<Ip>,
+	strict: boolean,
+): string | undefined {
+	const tunnel = forwarding.links.get(host.tunnel);
+	if (!tunnel?.up || !(tunnel.vxlan || tunnel.geneve)) return "Its tunnel device is gone or down";
+	const uplink = forwarding.links.get(host.uplink);
+	if (!uplink?.up) return "Its uplink is gone or down";
+	const isSwitched = isFlowBased(tunnel);
+	const router = (isSwitched ? forwarding.gateway : forwarding.links.get(routerOf(host.tunnel, forwarding))) ?? tunnel;
+	if (!host.bridged && router.mac !== host.tunnelMac) return `"${router.name}" has the MAC address ${router.mac}`;
+	if (uplink.mac !== host.uplinkMac) return `The uplink "${uplink.name}" has the MAC address ${uplink.mac}`;
+	if (!own.has(host.local)) return `${formatIp(host.local)} is not an address of this host`;
+	const isThere = isSwitched
+		? (forwarding.switchRemotes?.has(host.remote) ?? true)
+		: tunnel.geneve
+			? tunnel.geneve.remote === host.remote
+			: forwarding.remotesOf(host.tunnel, host.peerMac).has(host.remote);
+	if (!isThere) return `"${tunnel.name}" does not send frames for ${host.peerMac} there`;
+	const port = host.bridged ? forwarding.portOf(router.ifindex, host.peerMac) : undefined;
+	if (port !== undefined && port !== host.tunnel)
+		return `The bridge knows ${host.peerMac} behind ${nameOfLink(port, forwarding.links)}`;
+	if (strict && !host.bridged && !isSwitched && !forwarding.isNeighbour(router.ifindex, host.peerMac))
+		return `No neighbour on "${tunnel.name}" has the MAC address ${host.peerMac}`;
+	const [[, hop] = []] = forwarding.hops([host.remote], tunnel.vxlan?.link);
+	return whyNotHop(hop, host.uplink, host.nextHopMac, forwarding, strict);
+}
+
+/** The flows of a switch decide where it sends what; routes and neighbours do not. */
+function isFlowBased(tunnel: Link | undefined): boolean {
+	return (tunnel?.vxlan ?? tunnel?.geneve)?.collectMetadata ?? false;
+}
+
+/** The device that this host's routes lead to: the tunnel device, or the bridge that it is a port of. */
+function routerOf(tunnel: number, { links }: Forwarding): number {
+	const master = links.get(tunnel)?.master;
+	return master !== undefined && links.get(master)?.bridge ? master : tunnel;
+}
+
+function whyNotPod(pod: CachedPod, hop: Hop | undefined, forwarding: Forwarding, strict: boolean): string | undefined {
+	const veth = forwarding.links.get(pod.veth);
+	if (!veth?.up) return "Its veth is gone or down";
+	const device = veth.master ?? veth.ifindex;
+	const isSwitched = isSwitch(forwarding.links.get(device)?.kind);
+	const why = isSwitched ? undefined : whyNotHop(hop, device, pod.mac, forwarding, strict);
+	if (why !== undefined) return why;
+	const gateway = isSwitched ? forwarding.gateway : forwarding.links.get(device);
+	if (gateway?.mac !== pod.gatewayMac) return `Its gateway has the MAC address ${gateway?.mac}`;
+	const port = veth.master === undefined ? undefined : forwarding.portOf(veth.master, pod.mac);
+	return port === undefined || port === pod.veth
+		? undefined
+		: `The bridge knows ${pod.mac} behind ${nameOfLink(port, forwarding.links)}`;
+}
+
+function whyNotHop(
+	hop: Hop | undefined,
+	device: number,
+	mac: string,
+	{ links }: Forwarding,
+	strict: boolean,
+): string | undefined {
+	if (hop === undefined) return "There is no route to it";
+	if (hop.device !== device) return `Its route leads to ${nameOfLink(hop.device, links)}`;
+	if (hop.mac === "failed" || (hop.mac === undefined && strict)) return `The neighbour ${formatIp(hop.ip)} is gone`;
+	return hop.mac === undefined || hop.mac === mac
+		? undefined
+		: `The neighbour ${formatIp(hop.ip)} has the MAC address ${hop.mac}`;
+}
+
+function nameOfLink(ifindex: number, links: ReadonlyMap<number, Link>): string {
+	return `"${links.get(ifindex)?.name ?? ifindex}"`;
+}
+
+function newRemotes(chunk: FlowChunk, known: ReadonlyMap<Ip, unknown>): Ip[] {
+	const found = new Set<Ip>();
+	for (let i = 0; i < chunk.count; i++) if (!known.has(chunk.remotePodIp(i))) found.add(chunk.remotePodIp(i));
+	return [...found];
+}
+
+function nameOf(chunk: FlowChunk, i: number): string {
+	const { proto, localIp, localPort, remoteIp, remotePort } = chunk.tuple(i);
+	const [local, remote] = [formatEnd(formatIp(localIp), localPort), formatEnd(formatIp(remoteIp), remotePort)];
+	return `${PROTOCOLS[proto] ?? proto} ${local} ${remote}`;
+}

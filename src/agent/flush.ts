@@ -1,0 +1,39 @@
+// Evicts what a request names. Also without an agent, through the pins.
+import type { Datapath } from "../datapath/datapath.js";
+import { FlowKeys } from "../datapath/flows.js";
+import { isIpv6, parseIp } from "../net/ip.js";
+import { parseIpv4 } from "../net/ipv4.js";
+import type { FlushRequest, FlushResult } from "./api.js";
+
+const PROTOCOLS = { icmp: 1, tcp: 6, udp: 17 } as const;
+const ICMPV6 = 58;
+
+/** All and hosts: at once. A pod: at once where it is delivered to, O(flows) where it is sent to. */
+export async function flush(datapath: Datapath, request: FlushRequest): Promise<FlushResult> {
+	const result: FlushResult = { pods: 0, hosts: 0, flows: 0, all: request.all ?? false };
+	if (request.all) datapath.flushAll();
+	if (request.host !== undefined) result.hosts = datapath.flushHost(parseIpv4(request.host));
+	if (request.pod !== undefined) {
+		const ip = parseIp(request.pod);
+		result.pods = datapath.flushPod(ip);
+		const keys = new FlowKeys();
+		await datapath.scanFlows((chunk) => {
+			for (let i = 0; i < chunk.count; i++) if (chunk.remoteIp(i) === ip) keys.add(chunk, i);
+		});
+		if (keys.count > 0) result.flows = datapath.evictFlows(keys);
+	}
+	if (request.flow) {
+		const { protocol, a, b } = request.flow;
+		const [localIp, remoteIp] = [parseIp(a.ip), parseIp(b.ip)];
+		// No flow has one end of each family.
+		if (isIpv6(localIp) === isIpv6(remoteIp))
+			result.flows = datapath.flushFlow({
+				proto: protocol === "icmp" && isIpv6(localIp) ? ICMPV6 : PROTOCOLS[protocol],
+				localIp,
+				localPort: a.port,
+				remoteIp,
+				remotePort: b.port,
+			});
+	}
+	return result;
+}
