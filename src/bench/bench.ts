@@ -7,7 +7,7 @@ import { chooseCpus, describeMachine, type Machine } from "./machine.js";
 import { measureScenario, type ScenarioResult } from "./measure.js";
 import { ping } from "./ping.js";
 import { AGENT_SCENARIO, GROWTH_SCENARIO, SCENARIOS, type Scenario } from "./scenario.js";
-import { openWorlds, type WorldName, type Worlds } from "./worlds.js";
+import { openWorlds, type WORLD_NAMES, type WorldName, type Worlds } from "./worlds.js";
 
 export interface BenchOptions {
 	/** The labs are called after it. */
@@ -28,11 +28,14 @@ export interface BenchHooks {
 	signal: AbortSignal;
 	/** What is going on, for one line. */
 	progress: (text: string) => void;
-	onPing?: (meanMs: Record<WorldName, number>) => void;
+	onPing?: (meanMs: PingTimes) => void;
 	onScenario?: (result: ScenarioResult) => void;
 	/** Everything is measured and still up. */
 	beforeClose?: (result: BenchResult, worlds: Worlds) => Promise<void>;
 }
+
+/** Mean of a few, ms. */
+export type PingTimes = Record<(typeof WORLD_NAMES)[number], number>;
 
 /** The raw data: every value of every round. */
 export interface BenchResult {
@@ -40,7 +43,7 @@ export interface BenchResult {
 	options: BenchOptions;
 	machine: Machine;
 	cpus: { one: number; two: [client: number, server: number] };
-	pingMs: Record<WorldName, number>;
+	pingMs: PingTimes;
 	scenarios: ScenarioResult[];
 	agents: AgentCost[] | null;
 	growth: GrowthPoint[] | null;
@@ -97,7 +100,10 @@ export async function runBench(options: BenchOptions, hooks: BenchHooks): Promis
 /** Without the worlds that are not wanted, and those that have none left. */
 function chosenScenarios({ scenarios, worlds }: BenchOptions): Scenario[] {
 	return SCENARIOS.filter(({ name }) => scenarios.includes(name))
-		.map((scenario) => ({ ...scenario, worlds: scenario.worlds.filter((name) => worlds.includes(name)) }))
+		.map((scenario) => ({
+			...scenario,
+			worlds: scenario.worlds.filter((name) => worlds.includes(name === "direct" ? "oncache" : name)),
+		}))
 		.filter((scenario) => scenario.worlds.length > 0);
 }
 
@@ -112,7 +118,7 @@ function withShare(progress: BenchHooks["progress"], steps: number): BenchHooks[
 	return (text) => progress(`[${Math.floor((100 * done++) / steps)} %] ${text}`);
 }
 
-async function pingAll(worlds: Worlds, signal: AbortSignal): Promise<Record<WorldName, number>> {
+async function pingAll(worlds: Worlds, signal: AbortSignal): Promise<PingTimes> {
 	const one = ({ client, server }: Worlds[WorldName]): Promise<number> => ping(client, server, signal);
 	return { host: await one(worlds.host), overlay: await one(worlds.overlay), oncache: await one(worlds.oncache) };
 }

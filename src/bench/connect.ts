@@ -11,7 +11,7 @@ const RESPONSE_BYTES = 100;
 /** Without a limit of its own ab stops at 50000. */
 const REQUESTS_MAX = 10_000_000;
 
-export const connectRequestResponse: Workload = async ({ client, server, cpus, port, seconds, signal }) => {
+export const connectRequestResponse: Workload = async ({ client, server, target, cpus, port, seconds, signal }) => {
 	const dir = mkdtempSync(join(tmpdir(), "oncache-nginx-"));
 	try {
 		writeFileSync(join(dir, "nginx.conf"), nginxConfig(dir, server.ip, port));
@@ -20,7 +20,7 @@ export const connectRequestResponse: Workload = async ({ client, server, cpus, p
 		const listener = await Listener.start({ argv, ip: server.ip, port, protocol: "tcp", signal });
 		try {
 			const limits = ["-t", String(seconds), "-n", String(REQUESTS_MAX), "-c", "1"];
-			const ask = ["ab", "-q", ...limits, `http://${server.ip}:${port}/`];
+			const ask = ["ab", "-q", ...limits, `http://${target}:${port}/`];
 			const { stdout } = await runCommand(commandAt(client, cpus.client, seconds, ask), { signal });
 			return { value: parseAb(stdout), unit: "requests/s" };
 		} finally {

@@ -1,5 +1,6 @@
 // What a hit costs as the filter cache fills: single test runs of `egress` on random ones of N cached flows. No traffic.
 import { Datapath, destroy } from "../datapath/datapath.js";
+import { NO_OTHER } from "../datapath/flows.js";
 import { flow, flowKey, host, pod, SlotState } from "../datapath/layout.js";
 import { runProgram } from "../datapath/testrun.js";
 import { ensureBpffs } from "../kernel/bpffs.js";
@@ -96,13 +97,13 @@ function keyOf(n: number): { localPort: number; remoteIp: Ipv4 } {
 function fill(datapath: Datapath, from: number, count: number): void {
 	const keys = Buffer.alloc(count * flowKey.size);
 	const values = Buffer.alloc(count * flow.size);
-	const verdict = { confirmedAt: datapath.now, sampledAt: 0n, ref: 1n << 32n, epoch: 1, outerPort: 50_000 };
+	const verdict = { confirmedAt: datapath.now, sampledAt: 0n, ref: 1n << 32n, epoch: 1, outerPort: 50_000, flags: 0 };
 	const keyView = new DataView(keys.buffer, keys.byteOffset);
 	const valueView = new DataView(values.buffer, values.byteOffset);
 	for (let i = 0; i < count; i++) {
 		const key = { localIp: POD as Ipv4, remotePort: 80, proto: UDP, ...keyOf(from + i) };
 		flowKey.write(keyView, i * flowKey.size, key);
-		flow.write(valueView, i * flow.size, { egress: verdict, ingress: verdict, packets: [0n, 0n] });
+		flow.write(valueView, i * flow.size, { egress: verdict, ingress: verdict, packets: [0n, 0n], ...NO_OTHER });
 	}
 	datapath.maps.filter.setBatch(keys, values, count);
 }

@@ -1,5 +1,7 @@
 // One scenario: all its worlds in every round, in rotating order, so that what drifts hits all alike.
 import type { Counts } from "../agent/api.js";
+import { removeServices } from "../lab/services.js";
+import { reach } from "./destination.js";
 import { type BpfPass, countPackets, countsBetween, fastShare, measureBpf, sumCounts } from "./fastpath.js";
 import type { Scenario } from "./scenario.js";
 import { pairedRatio, type Ratio, type Summary, summarise } from "./statistics.js";
@@ -23,6 +25,7 @@ export interface WorldResult {
 	/** null: not measured, or the world itself. */
 	toOverlay: Ratio | null;
 	toHost: Ratio | null;
+	toDirect: Ratio | null;
 	/** Fast path and fallback by reason, per round; null where no agent runs. */
 	packets: Counts[] | null;
 	/** Over all rounds. */
@@ -48,14 +51,15 @@ export async function measureScenario(
 	worlds: Worlds,
 	options: MeasureOptions,
 ): Promise<ScenarioResult> {
-	const untracked = scenario.untracked
-		? await openUntracked([...worlds.overlay.hosts, ...worlds.oncache.hosts], options.signal)
-		: undefined;
+	const hosts = [...worlds.overlay.hosts, ...worlds.oncache.hosts];
+	const netns = hosts.map((host) => host.netns);
+	const untracked = scenario.untracked ? await openUntracked(netns, options.signal) : undefined;
 	try {
 		const runs = await interleave(scenario, worlds, options);
 		return summariseRuns(scenario, runs, await countBpf(scenario, worlds.oncache, options));
 	} finally {
 		await untracked?.close();
+		if (scenario.destination === "service") for (const host of hosts) await removeServices(host);
 	}
 }
 
@@ -80,7 +84,12 @@ async function interleave(scenario: Scenario, worlds: Worlds, options: MeasureOp
 	return runs;
 }
 
-export const TITLES: Record<WorldName, string> = { host: "host network", overlay: "overlay", oncache: "ONCache" };
+export const TITLES: Record<WorldName, string> = {
+	host: "host network",
+	overlay: "overlay",
+	oncache: "ONCache",
+	direct: "ONCache, pod's address",
+};
 
 export function rotated<Item>(items: readonly Item[], by: number): Item[] {
 	const at = by % items.length;
@@ -94,11 +103,12 @@ async function measureWithPackets(scenario: Scenario, world: World, options: Mea
 	return { ...measurement, packets: countsBetween(before, await countPackets(world.agents)) };
 }
 
-function measureOnce(scenario: Scenario, { client, server }: World, options: MeasureOptions): Promise<Measurement> {
+async function measureOnce(scenario: Scenario, world: World, options: MeasureOptions): Promise<Measurement> {
 	const { one, two } = options.cpus;
 	const cpus = scenario.cpus === "one" ? { client: one, server: one } : { client: two[0], server: two[1] };
 	const port = nextPort(scenario.untracked);
-	return scenario.workload({ ...options, client, server, cpus, port });
+	const ends = await reach(scenario.destination, world, port);
+	return scenario.workload({ ...options, ...ends, client: world.client, cpus, port });
 }
 
 const TRACKED_PORTS = { first: 20000, last: 29999 };
@@ -125,6 +135,7 @@ export function summariseRuns(scenario: Scenario, runs: Runs, bpf: BpfPass | nul
 				summary: summarise(own),
 				toOverlay: to("overlay"),
 				toHost: to("host"),
+				toDirect: to("direct"),
 				packets: hasPackets ? packets : null,
 				fastShare: hasPackets ? fastShare(sumCounts(packets)) : null,
 			};

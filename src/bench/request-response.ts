@@ -6,12 +6,12 @@ import { Listener } from "./listener.js";
 import { commandAt, type Workload } from "./workload.js";
 
 export function requestResponse(protocol: "tcp" | "udp"): Workload {
-	return async ({ client, server, cpus, port, seconds, signal }) => {
-		const target = [...(protocol === "tcp" ? ["--tcp"] : []), "-i", server.ip, "-p", String(port)];
-		const argv = commandAt(server, cpus.server, seconds, ["sockperf", "server", ...target]);
+	return async ({ client, server, target, cpus, port, seconds, signal }) => {
+		const at = (ip: string): string[] => [...(protocol === "tcp" ? ["--tcp"] : []), "-i", ip, "-p", String(port)];
+		const argv = commandAt(server, cpus.server, seconds, ["sockperf", "server", ...at(server.ip)]);
 		const listener = await Listener.start({ argv, ip: server.ip, port, protocol, signal });
 		try {
-			const ping = ["sockperf", "ping-pong", ...target, "-t", String(seconds)];
+			const ping = ["sockperf", "ping-pong", ...at(target), "-t", String(seconds)];
 			const { stdout } = await runCommand(commandAt(client, cpus.client, seconds, ping), { signal });
 			return { value: parseSockperf(stdout), unit: "messages/s" };
 		} finally {

@@ -1,5 +1,6 @@
 // What can be measured, as a table. One line more here is one scenario more everywhere.
 import { connectRequestResponse } from "./connect.js";
+import type { Destination } from "./destination.js";
 import { requestResponse } from "./request-response.js";
 import { stream } from "./stream.js";
 import type { Workload } from "./workload.js";
@@ -11,6 +12,7 @@ export interface Scenario {
 	workload: Workload;
 	/** "one": both ends share a CPU, which makes it a measure of work. */
 	cpus: "one" | "two";
+	destination: Destination;
 	worlds: readonly WorldName[];
 	/** "required": a run with too many packets on the fallback is not ONCache. "reported": it is the point of it. */
 	fastPath: "required" | "reported";
@@ -18,8 +20,10 @@ export interface Scenario {
 	untracked: boolean;
 }
 
-const cached = { worlds: WORLD_NAMES, fastPath: "required", untracked: false } as const;
-const missing = { worlds: ["overlay", "oncache"], fastPath: "reported", untracked: true } as const;
+const cached = { destination: "pod", worlds: WORLD_NAMES, fastPath: "required", untracked: false } as const;
+const service = { ...cached, destination: "service", worlds: ["overlay", "direct", "oncache"] } as const;
+const neighbour = { ...cached, destination: "neighbour", worlds: ["overlay", "oncache"] } as const;
+const missing = { ...cached, worlds: ["overlay", "oncache"], fastPath: "reported", untracked: true } as const;
 
 export const SCENARIOS: readonly Scenario[] = [
 	{ name: "tcp-rr", title: "TCP request/response", workload: requestResponse("tcp"), cpus: "one", ...cached },
@@ -33,6 +37,34 @@ export const SCENARIOS: readonly Scenario[] = [
 		cpus: "one",
 		...cached,
 		fastPath: "reported",
+	},
+	{
+		name: "tcp-rr-service",
+		title: "TCP request/response through a ClusterIP",
+		workload: requestResponse("tcp"),
+		cpus: "one",
+		...service,
+	},
+	{
+		name: "udp-rr-service",
+		title: "UDP request/response through a ClusterIP",
+		workload: requestResponse("udp"),
+		cpus: "one",
+		...service,
+	},
+	{
+		name: "tcp-rr-local",
+		title: "TCP request/response between pods of one host",
+		workload: requestResponse("tcp"),
+		cpus: "one",
+		...neighbour,
+	},
+	{
+		name: "tcp-stream-local",
+		title: "TCP stream between pods of one host",
+		workload: stream("tcp"),
+		cpus: "two",
+		...neighbour,
 	},
 	{
 		name: "tcp-rr-miss",

@@ -10,15 +10,15 @@ const INTERVAL_S = 0.1;
 const WARM_UP_S = 0.3;
 
 export function stream(protocol: "tcp" | "udp"): Workload {
-	return async ({ client, server, cpus, port, seconds, flows, signal }) => {
+	return async ({ client, server, target, cpus, port, seconds, flows, signal }) => {
 		const serve = ["iperf3", "-s", "-1", "-J", "-i", String(INTERVAL_S), "-B", server.ip, "-p", String(port)];
 		const argv = commandAt(server, cpus.server, seconds, serve);
 		// UDP tests are negotiated over TCP as well.
 		const listener = await Listener.start({ argv, ip: server.ip, port, protocol: "tcp", signal });
 		try {
-			const target = ["-c", server.ip, "-p", String(port), "-t", String(seconds), "-P", String(flows)];
+			const to = ["-c", target, "-p", String(port), "-t", String(seconds), "-P", String(flows)];
 			const datagrams = protocol === "udp" ? ["-u", "-b", "0", "-l", String(DATAGRAM_BYTES)] : [];
-			const send = ["iperf3", ...target, ...datagrams];
+			const send = ["iperf3", ...to, ...datagrams];
 			await runCommand(commandAt(client, cpus.client, seconds, send), { signal });
 			return { value: parseIperf3(await listener.output()), unit: "bit/s" };
 		} finally {

@@ -10,6 +10,8 @@ export interface Place {
 export interface Run {
 	client: Place;
 	server: Place;
+	/** What the client calls: the server's address, or a Service's. */
+	target: string;
 	/** Where the two ends run; the same one, or two. */
 	cpus: { client: number; server: number };
 	/** Of the server. Every run has another one, so that no state of an earlier run is met again. */

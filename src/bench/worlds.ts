@@ -1,5 +1,4 @@
-// The three worlds that are compared: the host network, a plain overlay, and an identical overlay with ONCache.
-
+// The worlds that are compared: the host network, a plain overlay, and an identical overlay with ONCache.
 import { type LabAgent, startAgent } from "../lab/agent.js";
 import { labDown, labUp } from "../lab/lab.js";
 import { DEFAULT_SPEC, type Lab, type LabHost } from "../lab/topology.js";
@@ -7,7 +6,8 @@ import { BenchError } from "./error.js";
 import type { Place } from "./workload.js";
 
 export const WORLD_NAMES = ["host", "overlay", "oncache"] as const;
-export type WorldName = (typeof WORLD_NAMES)[number];
+/** "direct": ONCache too, beside a scenario that does not call the pod's own address. */
+export type WorldName = (typeof WORLD_NAMES)[number] | "direct";
 
 export interface WorldAgent {
 	host: string;
@@ -20,9 +20,12 @@ export interface WorldAgent {
 export interface World {
 	name: WorldName;
 	client: Place;
+	/** On another host. */
 	server: Place;
-	/** Network namespaces of the hosts in between. */
-	hosts: string[];
+	/** On the client's host; none where there are no pods. */
+	neighbour: Place | undefined;
+	/** In between. */
+	hosts: LabHost[];
 	agents: WorldAgent[];
 }
 
@@ -62,19 +65,21 @@ export async function openWorlds({ name, worlds, agentConfig, signal, progress }
 			const args = agentConfig === undefined ? [] : ["--config", agentConfig];
 			for (const host of accelerated.hosts) agents.push(await startAgent(host, { args, signal }));
 		}
+		const oncache = {
+			...pods(accelerated),
+			agents: agents.map(({ pid, readyMs }, at) => {
+				const host = hostAt(accelerated, at);
+				return { host: host.name, pid, socket: host.socket, readyMs };
+			}),
+		};
+		const ends = { client: ofHost(plain, 0), server: ofHost(plain, 1), neighbour: undefined };
 		return {
 			plain,
 			accelerated,
-			host: { name: "host", client: ofHost(plain, 0), server: ofHost(plain, 1), hosts: [], agents: [] },
+			host: { name: "host", ...ends, hosts: [], agents: [] },
 			overlay: { name: "overlay", ...pods(plain), agents: [] },
-			oncache: {
-				name: "oncache",
-				...pods(accelerated),
-				agents: agents.map(({ pid, readyMs }, at) => {
-					const host = hostAt(accelerated, at);
-					return { host: host.name, pid, socket: host.socket, readyMs };
-				}),
-			},
+			oncache: { name: "oncache", ...oncache },
+			direct: { name: "direct", ...oncache },
 			close,
 		};
 	} catch (error) {
@@ -84,11 +89,11 @@ export async function openWorlds({ name, worlds, agentConfig, signal, progress }
 }
 
 function up(name: string, signal: AbortSignal): Promise<Lab> {
-	return labUp({ ...DEFAULT_SPEC, name, hosts: 2, pods: 1 }, { signal });
+	return labUp({ ...DEFAULT_SPEC, name, hosts: 2, pods: 2 }, { signal });
 }
 
-function pods(lab: Lab): Pick<World, "client" | "server" | "hosts"> {
-	return { client: podOf(lab, 0), server: podOf(lab, 1), hosts: lab.hosts.map(({ netns }) => netns) };
+function pods(lab: Lab): Pick<World, "client" | "server" | "neighbour" | "hosts"> {
+	return { client: podOf(lab, 0, 0), server: podOf(lab, 1, 0), neighbour: podOf(lab, 0, 1), hosts: lab.hosts };
 }
 
 function ofHost(lab: Lab, at: number): Place {
@@ -96,9 +101,9 @@ function ofHost(lab: Lab, at: number): Place {
 	return { netns, ip };
 }
 
-function podOf(lab: Lab, at: number): Place {
-	const [pod] = hostAt(lab, at).pods;
-	if (pod === undefined) throw new BenchError(`Cannot measure in lab "${lab.spec.name}": a host has no pod`);
+function podOf(lab: Lab, at: number, number: number): Place {
+	const pod = hostAt(lab, at).pods[number];
+	if (pod === undefined) throw new BenchError(`Cannot measure in lab "${lab.spec.name}": a host has too few pods`);
 	return { netns: pod.netns, ip: pod.ip };
 }
 

@@ -7,10 +7,11 @@ import { dirname } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { inNetns } from "./command.js";
+import { patiently } from "./patience.js";
 import type { LabHost } from "./topology.js";
 
 export const ONCACHE = fileURLToPath(new URL("../../../bin/oncache", import.meta.url));
-const READY_LIMIT_MS = 15_000;
+const READY_LIMIT_MS = patiently(15_000);
 const POLL_MS = 20;
 
 export interface LabAgent {
@@ -23,20 +24,28 @@ export interface LabAgent {
 	kill(): Promise<void>;
 }
 
-/** Starts `oncache agent` on a host and waits until it is ready. */
+/** Starts `oncache agent` on a host, by `wrapper` if there is one, and waits until it is ready. */
 export async function startAgent(
 	host: LabHost,
-	options: { args?: readonly string[]; signal?: AbortSignal | undefined } = {},
+	options: {
+		args?: readonly string[];
+		wrapper?: readonly string[];
+		/** To become ready: attaching to many pods takes the kernel its time. */
+		limitMs?: number;
+		signal?: AbortSignal | undefined;
+	} = {},
 ): Promise<LabAgent> {
 	mkdirSync(dirname(host.socket), { recursive: true, mode: 0o700 });
 	const log = host.socket.replace(/\.sock$/, ".log");
 	const [file = "", ...args] = inNetns(host.netns, [
+		...(options.wrapper ?? []),
 		ONCACHE,
 		"agent",
 		"--socket",
 		host.socket,
 		"--bpffs",
 		host.bpffs,
+		...(host.switchDir === undefined ? [] : ["--ovs-run-dir", host.switchDir]),
 		...(options.args ?? []),
 	]);
 	const fd = openSync(log, "a");
@@ -47,7 +56,7 @@ export async function startAgent(
 	if (pid === undefined) throw new Error(`Cannot start an agent on ${host.name}: ${file} did not start`);
 	writeFileSync(pidFile(host), `${pid}\n`);
 	try {
-		await becomesReady(child, host, log, options.signal);
+		await becomesReady(child, host, log, options.limitMs ?? READY_LIMIT_MS, options.signal);
 	} catch (error) {
 		await end(child, host, "SIGKILL");
 		throw error;
@@ -62,15 +71,21 @@ export async function startAgent(
 
 const pidFile = (host: LabHost): string => host.socket.replace(/\.sock$/, ".pid");
 
-async function becomesReady(child: ChildProcess, host: LabHost, log: string, signal?: AbortSignal): Promise<void> {
-	const deadline = performance.now() + READY_LIMIT_MS;
+async function becomesReady(
+	child: ChildProcess,
+	host: LabHost,
+	log: string,
+	limitMs: number,
+	signal?: AbortSignal,
+): Promise<void> {
+	const deadline = performance.now() + limitMs;
 	while (!(await isReady(host.socket))) {
 		signal?.throwIfAborted();
 		const why =
 			child.exitCode !== null || child.signalCode !== null
 				? `it ended with ${child.exitCode ?? child.signalCode}`
 				: performance.now() > deadline
-					? `it was not ready after ${READY_LIMIT_MS / 1000} s`
+					? `it was not ready after ${limitMs / 1000} s`
 					: undefined;
 		if (why) {
 			const words = readFileSync(log, "utf8").trim().split("\n").slice(-5).join("\n");
@@ -82,7 +97,7 @@ async function becomesReady(child: ChildProcess, host: LabHost, log: string, sig
 
 function isReady(socketPath: string): Promise<boolean> {
 	return new Promise((resolve) => {
-		const asked = request({ socketPath, path: "/readyz", timeout: 1000 }, (response) => {
+		const asked = request({ socketPath, path: "/readyz", timeout: patiently(1000) }, (response) => {
 			response.resume();
 			resolve(response.statusCode === 200);
 		});

@@ -56,10 +56,19 @@ export function inNetns(netns: string, argv: readonly string[]): string[] {
 	return ["nsenter", `--net=${netns}`, "--", ...argv];
 }
 
-/** Runs with this process's own input and output. @returns the exit code */
-export async function runAttached(argv: readonly string[]): Promise<number> {
+/** Runs with this process's own input and output; `signal` ends it with SIGTERM. @returns the exit code, as a shell does */
+export async function runAttached(argv: readonly string[], signal?: AbortSignal): Promise<number> {
 	const [file = "", ...args] = argv;
 	const child = spawn(file, args, { stdio: "inherit" });
-	const [code, killedBy] = (await once(child, "exit")) as [number | null, NodeJS.Signals | null];
-	return code ?? (killedBy ? 128 + constants.signals[killedBy] : 1);
+	const end = (): boolean => child.kill("SIGTERM");
+	signal?.addEventListener("abort", end);
+	try {
+		const [code, killedBy] = (await once(child, "exit")) as [number | null, NodeJS.Signals | null];
+		return code ?? (killedBy ? 128 + constants.signals[killedBy] : 1);
+	} catch (error) {
+		process.stderr.write(`oncache: Cannot run "${file}": ${(error as Error).message}\n`);
+		return 127;
+	} finally {
+		signal?.removeEventListener("abort", end);
+	}
 }

@@ -2,9 +2,10 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { ONCACHE, stopRecordedAgents } from "./agent.js";
-import { build, nameOf } from "./build.js";
+import { build } from "./build.js";
 import { inNetns, run } from "./command.js";
-import { checkSpec, type Lab, type LabSpec, labOf, prefix, runDir } from "./topology.js";
+import { stopSwitches } from "./switch.js";
+import { checkSpec, DEFAULT_SPEC, type Lab, type LabSpec, labOf, nameOf, prefix, runDir } from "./topology.js";
 
 export interface LabOptions {
 	signal?: AbortSignal | undefined;
@@ -55,8 +56,10 @@ export async function labDown(name: string): Promise<boolean> {
 		for (const host of readdirSync(bpffs)) {
 			const netns = `/run/netns/${prefix(name)}${host}`;
 			const argv = [ONCACHE, "detach", "--bpffs", `${bpffs}/${host}`, "--socket", `${runDir(name)}/${host}.sock`];
-			await run(existsSync(netns) ? inNetns(netns, argv) : argv, { anyCode: true });
+			const ovs = ["env", `OVS_RUNDIR=${runDir(name)}/${host}.ovs`];
+			await run(existsSync(netns) ? inNetns(netns, [...ovs, ...argv]) : argv, { anyCode: true });
 		}
+	await stopSwitches(runDir(name));
 	for (const namespace of namespaces) await run(["ip", "netns", "del", namespace], { anyCode: true });
 	rmSync(bpffs, { recursive: true, force: true });
 	const had = namespaces.length > 0 || existsSync(runDir(name));
@@ -69,7 +72,8 @@ export function readLab(name: string): Lab | undefined {
 	const file = stateFile(name);
 	if (!existsSync(file)) return undefined;
 	const { spec } = JSON.parse(readFileSync(file, "utf8")) as { spec: LabSpec };
-	return labOf(spec);
+	// One that an earlier version has made lacks the parameters that it did not know.
+	return labOf({ ...DEFAULT_SPEC, ...spec });
 }
 
 /** All its namespaces are there. */
@@ -78,8 +82,22 @@ export function isWhole(lab: Lab): boolean {
 	return lab.hosts.every((host) => [host, ...host.pods].every(({ netns }) => namespaces.has(nameOf(netns))));
 }
 
-export function describe({ hosts, pods, vni, port }: LabSpec): string {
-	return `${hosts} hosts with ${pods} ${pods === 1 ? "pod" : "pods"} each, VXLAN VNI ${vni}, UDP port ${port}`;
+/** The usual, and what is unusual about this one. */
+export function describe(spec: LabSpec): string {
+	const { hosts, pods, vni, port, podNetwork, overlay, family, underlay, uplink, tunnels } = spec;
+	const tunnel = overlay === "geneve" || overlay === "antrea" ? "Geneve" : "VXLAN";
+	return [
+		`${hosts} hosts with ${pods} ${pods === 1 ? "pod" : "pods"} each, ${tunnel} VNI ${vni}, UDP port ${port}`,
+		...(overlay !== DEFAULT_SPEC.overlay ? [`overlay ${overlay}${spec.fdb === "learning" ? " (learning)" : ""}`] : []),
+		...(spec.datapath !== DEFAULT_SPEC.datapath ? [`datapath ${spec.datapath}`] : []),
+		...(podNetwork !== DEFAULT_SPEC.podNetwork ? [`pod network ${podNetwork}`] : []),
+		...(family !== DEFAULT_SPEC.family ? [`family ${family}`] : []),
+		...(underlay !== DEFAULT_SPEC.underlay ? [`underlay ${underlay}`] : []),
+		...(uplink !== DEFAULT_SPEC.uplink ? [`uplink ${uplink}`] : []),
+		...(tunnels > 1 ? [`${tunnels} tunnels`] : []),
+		...(spec.direct ? ["direct routes"] : []),
+		...(spec.udpChecksum ? ["outer UDP checksums"] : []),
+	].join(", ");
 }
 
 function namespacesOf(name: string): string[] {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkSpec, DEFAULT_SPEC, labOf } from "./topology.js";
+import { DEFAULT_SPEC, labOf, specOf, tunnelTo } from "./topology.js";
 
 test("labOf() gives every host and pod its own names and addresses", () => {
 	const lab = labOf({ ...DEFAULT_SPEC, hosts: 16, pods: 100 });
@@ -17,14 +17,34 @@ test("two hosts share a wire, more a bridge", () => {
 	assert.equal(labOf({ ...DEFAULT_SPEC, hosts: 3 }).fabric, "/run/netns/oc-lab-fabric");
 });
 
-test("checkSpec() names the value and what is allowed", () => {
-	for (const [wrong, words] of [
-		[{ hosts: 1 }, /hosts "1" .* 2 to 16/],
-		[{ hosts: 2.5 }, /hosts "2.5"/],
-		[{ pods: 0 }, /pods per host "0" .* 1 to 100/],
-		[{ vni: 0x1000000 }, /VNI "16777216"/],
-		[{ port: Number.NaN }, /port "NaN"/],
-		[{ name: "../etc" }, /"..\/etc"/],
-	] as const)
-		assert.throws(() => checkSpec({ ...DEFAULT_SPEC, ...wrong }), words);
+test("both ends of a pair choose the same tunnel", () => {
+	for (const given of [
+		{ tunnels: 3, hosts: 5 },
+		{ overlay: "geneve", hosts: 4 },
+	] as const) {
+		const { hosts } = labOf(specOf(given));
+		for (const host of hosts)
+			for (const peer of hosts.filter((other) => other !== host)) {
+				const [near, far] = [tunnelTo(host, peer, 4), tunnelTo(peer, host, 4)];
+				assert.equal(near.vni, far.vni);
+				assert.deepEqual([near.peer ?? peer.name, far.peer ?? host.name], [peer.name, host.name]);
+			}
+	}
+});
+
+test("a family of pods has its subnet, its addresses and a tunnel", () => {
+	const [host] = labOf(specOf({ family: "dual", underlay: "dual" })).hosts;
+	assert.deepEqual(
+		host?.subnets.map(({ cidr }) => cidr),
+		["10.244.1.0/24", "fd00:10:244:1::/64"],
+	);
+	assert.deepEqual(host?.pods[0]?.addresses, ["10.244.1.2", "fd00:10:244:1::2"]);
+	assert.deepEqual(
+		host?.tunnels.map(({ name, families, underlay }) => [name, families, underlay]),
+		[
+			["flannel.1", [4], 4],
+			["flannel-v6.1", [6], 6],
+		],
+	);
+	assert.equal(labOf(specOf({ family: "ipv6" })).hosts[0]?.gateway, "fd00:10:244:1::1");
 });
