@@ -30,13 +30,19 @@ const PACKAGES = {
 	conntrack: "looks into connection tracking",
 	ethtool: "offload settings",
 	"iputils-ping": "ping",
+	strace: "makes system calls fail in the tests",
 	tcpdump: "looks at the wire",
 	python3: "raw frames in the tests",
 	iperf3: "stream traffic",
 	sockperf: "request/response traffic",
 	"nginx-light": "web server of the application benchmark",
 	"apache2-utils": "ab, its client",
+	"openvswitch-switch": "the switch of the lab's Antrea",
+	"containernetworking-plugins": "the bandwidth plugin, whose limits hold",
 };
+
+/** Of those packages. */
+const SERVICES = ["nginx", "openvswitch-switch"];
 
 /** What stands in the way, in one sentence with what to do; undefined when nothing does. */
 export function unsupported({ platform, arch, node, uid, kernel, hasBtf, hasApt }) {
@@ -62,9 +68,20 @@ export function modulesMatch(lock, installed, { arch }) {
 	);
 }
 
+/** Only for the tests in virtual machines (--vm). */
+const VM_PACKAGES = {
+	"qemu-system-x86": "boots other kernels",
+	"busybox-static": "their first steps",
+	kmod: "finds their modules",
+	"xz-utils": "unpacks modules of one kernel",
+	zstd: "and of another",
+	"debian-archive-keyring": "tells Debian's packages from others",
+};
+
 if (realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) await main();
 
 async function main() {
+	if (process.argv.includes("--vm") && process.arch === "x64") Object.assign(PACKAGES, VM_PACKAGES);
 	const complaint = unsupported({
 		platform: process.platform,
 		arch: process.arch,
@@ -86,18 +103,18 @@ async function installPackages() {
 	const missing = Object.keys(PACKAGES).filter((name) => !installed.has(name));
 	if (missing.length === 0) return false;
 	say(`installing ${missing.length} Debian package${missing.length > 1 ? "s" : ""} with apt-get:`);
-	for (const name of missing) process.stderr.write(`  ${name.padEnd(16)}${PACKAGES[name]}\n`);
+	for (const name of missing) process.stderr.write(`  ${name.padEnd(29)}${PACKAGES[name]}\n`);
 
 	const apt = ["-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=1", "-q"];
 	const update = await run("apt-get update", "apt-get", [...apt, "update"]);
-	const settleNginx = installed.has("nginx") ? undefined : refuseNginxService();
+	const settle = refuseServices(SERVICES.filter((name) => !installed.has(name)));
 	// Where an earlier installation was interrupted, apt-get refuses to work before this.
 	await run("dpkg --configure", "dpkg", ["--configure", "-a"]);
 	const install = await run("apt-get install", "apt-get", [
 		...[...apt, "install", "-y", "--no-install-recommends"],
 		...missing,
 	]);
-	settleNginx?.();
+	settle();
 	if (install.code === 0) return true;
 
 	process.stderr.write(install.tail());
@@ -107,16 +124,16 @@ async function installPackages() {
 }
 
 function installedPackages() {
-	const query = ["-W", `-f=\${Package} \${db:Status-Status}\n`, ...Object.keys(PACKAGES), "nginx"];
+	const query = ["-W", `-f=\${Package} \${db:Status-Status}\n`, ...Object.keys(PACKAGES), ...SERVICES];
 	const { error, stdout } = spawnSync("dpkg-query", query, { encoding: "utf8" });
 	if (error) fail(`Cannot ask dpkg-query what is installed (${error.code}): use Debian 12, or a system like it`);
 	const lines = stdout.split("\n").map((line) => line.split(" "));
 	return new Set(lines.filter(([, status]) => status === "installed").map(([name]) => name));
 }
 
-/** Debian starts nginx on port 80, now and at boot; the benchmark only wants the program. Returns what to do afterwards. */
-function refuseNginxService() {
-	const policy = '#!/bin/sh\n[ "$1" != nginx ] || exit 101\n';
+/** Debian starts them, now and at boot; the lab and the benchmark only want the programs. Returns what to do afterwards. */
+function refuseServices(names) {
+	const policy = `#!/bin/sh\ncase "$1" in ${names.join("|") || "-"}) exit 101 ;; esac\n`;
 	const remove = () => {
 		if (existsSync(POLICY) && readFileSync(POLICY, "utf8") === policy) rmSync(POLICY);
 	};
@@ -124,7 +141,8 @@ function refuseNginxService() {
 	process.once("exit", remove);
 	return () => {
 		remove();
-		if (isInPath("systemctl")) spawnSync("systemctl", ["--quiet", "disable", "nginx"], { stdio: "ignore" });
+		if (names.length > 0 && isInPath("systemctl"))
+			spawnSync("systemctl", ["--quiet", "disable", ...names], { stdio: "ignore" });
 	};
 }
 

@@ -3,7 +3,8 @@
 //   npm test -- --tier kernel         one tier (repeat for more)
 //   npm test -- src/agent/plan.test.ts   some files
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
@@ -16,14 +17,26 @@ process.chdir(root);
 /** `files` says which tests (below dist/) belong to the tier; `timeoutMs` bounds one file. */
 const TIERS = {
 	check: { title: "format and lint" },
-	pure: { title: "pure: no privileges", files: /^(src\/|test\/[^/]+$)/, concurrency: true, timeoutMs: 60_000 },
+	pure: {
+		title: "pure: no privileges",
+		files: /^(src\/|test\/vm\/|test\/[^/]+$)/,
+		concurrency: true,
+		timeoutMs: 60_000,
+	},
 	kernel: {
 		title: "kernel: packets through the programs",
 		files: /^test\/kernel\//,
 		concurrency: true,
 		timeoutMs: 180_000,
 	},
+	proof: {
+		title: "proof: trying to break the promises, small",
+		files: /^test\/proof\//,
+		concurrency: 1,
+		timeoutMs: 600_000,
+	},
 	e2e: { title: "e2e: real traffic in the lab", files: /^test\/e2e\//, concurrency: 1, timeoutMs: 600_000 },
+	vm: { title: "vm: some of these under other kernels, in virtual machines" },
 };
 
 const total = { pass: 0, fail: 0, skipped: 0 };
@@ -33,6 +46,7 @@ const tests = findTests();
 for (const name of tiers) {
 	process.stdout.write(`\n${TIERS[name].title}\n`);
 	if (name === "check") check();
+	else if (name === "vm") testKernels();
 	else await runTier(TIERS[name]);
 }
 process.exitCode = total.fail > 0 ? 1 : 0;
@@ -74,6 +88,29 @@ function findTests() {
 function check() {
 	const { status } = spawnSync("node_modules/.bin/biome", ["check"], { stdio: "inherit" });
 	if (status !== 0) total.fail += 1;
+}
+
+function testKernels() {
+	if (process.arch !== "x64") {
+		process.stdout.write(`skipped: there are virtual machines for x64 only, this is ${process.arch}\n`);
+		total.skipped += 1;
+		return;
+	}
+	const folder = mkdtempSync(join(tmpdir(), "oncache-test-"));
+	try {
+		const json = join(folder, "results.json");
+		const { status } = spawnSync(process.execPath, ["dist/test/vm/main.js", "--slice", "--json", json], {
+			stdio: "inherit",
+		});
+		const { sums } = existsSync(json)
+			? JSON.parse(readFileSync(json, "utf8"))
+			: { sums: { pass: 0, fail: 0, skip: 0 } };
+		total.pass += sums.pass;
+		total.fail += status !== 0 && sums.fail === 0 ? 1 : sums.fail;
+		total.skipped += sums.skip;
+	} finally {
+		rmSync(folder, { recursive: true });
+	}
 }
 
 async function runTier({ title, files: belongs, concurrency, timeoutMs }) {

@@ -11,16 +11,17 @@ const ARROWS: Record<string, string[]> = {
 	cli: ["agent", "bench", "lab", "net"],
 	bench: ["lab", "agent", "datapath", "kernel", "net"],
 	lab: ["agent", "kernel", "net"],
-	agent: ["datapath", "kernel", "net"],
+	agent: ["datapath", "kernel", "ovs", "net"],
 	datapath: ["kernel", "net"],
 	kernel: ["net"],
+	ovs: ["net"],
 	net: [],
 };
 
 /** Packages that reach outside JavaScript, and the places that may use them. */
 const RIMS: Record<string, RegExp> = {
 	koffi: /^src\/(datapath|kernel)\//,
-	"node:child_process": /^src\/(lab|bench)\/|^src\/kernel\/(nft|ruleset)\.ts$/,
+	"node:child_process": /^src\/(lab|bench)\/|^src\/kernel\/(nft|ruleset)\.ts$|^src\/ovs\/tool\.ts$/,
 	commander: /^src\/(cli\/|main\.ts$)/,
 };
 

@@ -290,6 +290,14 @@ describe("doctor", () => {
 		await inside(world.h1, "iptables", "-t", "mangle", "-F", "FORWARD");
 	});
 
+	test("says in words why packets took the fallback", async () => {
+		await json(world.h1, "pause");
+		await ping(world.p1, world.p2, "-c", "50", "-i", "0.002", "-W", "1");
+		await json(world.h1, "resume");
+		const found = (await json<Finding[]>(world.h1, "doctor")).find(({ what }) => what === "fallback, egress: paused");
+		assert.match(found?.found ?? "", /% of the packets: using the cache was switched off/);
+	});
+
 	test("calls a namespace without overlay a problem, exit code 1", async () => {
 		const { code, stdout } = await run(["unshare", "-n", ONCACHE, "doctor"], { anyCode: true });
 		assert.equal(code, 1);

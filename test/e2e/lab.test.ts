@@ -108,6 +108,9 @@ describe("lab up", () => {
 			["--port", "70000"],
 			["--name", "A b"],
 			["--colour"],
+			["--overlay", "calico", "--pod-network", "bridge"],
+			["--underlay", "dual"],
+			["--direct"],
 		])
 			assert.equal((await lab("up", ...wrong)).code, 2, wrong.join(" "));
 	});

@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { agentRequest } from "../../src/agent/client.js";
+import { probeFeatures } from "../../src/datapath/features.js";
 import { startAgent } from "../../src/lab/agent.js";
 import { inNetns, run } from "../../src/lab/command.js";
 import {
@@ -28,13 +29,15 @@ async function share(world: TestLab): Promise<{ fast: number; onTunnel: number; 
 	};
 }
 
+const { tcx } = probeFeatures();
+
 for (const args of [
 	["--attach", "tcx", "--mark-mode", "metadata"],
 	["--attach", "clsact", "--mark-mode", "metadata"],
 	["--attach", "tcx", "--mark-mode", "dscp"],
 	["--attach", "clsact", "--mark-mode", "dscp"],
 ])
-	describe(`agents with ${args.join(" ")}`, () => {
+	describe(`agents with ${args.join(" ")}`, { skip: args.includes("tcx") && !tcx.ok ? tcx.why : false }, () => {
 		let world: TestLab;
 		let clean: Record<string, string>;
 		let objects: string[];

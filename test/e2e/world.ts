@@ -9,7 +9,8 @@ import { addressOf, bpfSyscall } from "../../src/datapath/libbpf.js";
 import { type LabAgent, startAgent } from "../../src/lab/agent.js";
 import { inNetns, run } from "../../src/lab/command.js";
 import { labDown, labUp } from "../../src/lab/lab.js";
-import { DEFAULT_SPEC, type Lab, type LabHost, type LabPod } from "../../src/lab/topology.js";
+import { patiently } from "../../src/lab/patience.js";
+import { type Lab, type LabHost, type LabPod, type LabSpec, specOf } from "../../src/lab/topology.js";
 
 export interface TestLab {
 	lab: Lab;
@@ -22,9 +23,13 @@ export interface TestLab {
 }
 
 /** Two hosts; agents with `args` unless undefined. */
-export async function upWithAgents(name: string, args: readonly string[] | undefined): Promise<TestLab> {
+export async function upWithAgents(
+	name: string,
+	args: readonly string[] | undefined,
+	given: Partial<LabSpec> = {},
+): Promise<TestLab> {
 	await labDown(name);
-	const lab = await labUp({ ...DEFAULT_SPEC, name });
+	const lab = await labUp(specOf({ ...given, name }));
 	const [h1, h2] = lab.hosts as [LabHost, LabHost];
 	const agents: LabAgent[] = [];
 	const down = async (): Promise<void> => {
@@ -45,7 +50,7 @@ export async function inside(place: { netns: string }, ...argv: string[]): Promi
 }
 
 export async function statusOf(host: LabHost): Promise<Status> {
-	return agentRequest<Status>(host.socket, "GET", "/v1/status");
+	return agentRequest<Status>(host.socket, "GET", "/v1/status", undefined, { timeoutMs: patiently(5000) });
 }
 
 /** Packets that the tunnel device itself has carried: what took the fallback, by the kernel's own count. */
@@ -85,7 +90,12 @@ export async function background(place: { netns: string }, argv: string[], sign?
 			});
 	});
 	if (sign)
-		await Promise.race([saysIt, setTimeout(5000).then(() => Promise.reject(new Error(`${argv[0]} said "${said}"`)))]);
+		await Promise.race([
+			saysIt,
+			setTimeout(patiently(5000), undefined, { ref: false }).then(() =>
+				Promise.reject(new Error(`${argv[0]} said "${said}"`)),
+			),
+		]);
 	return child;
 }
 
@@ -102,7 +112,7 @@ export const PEER = fileURLToPath(new URL("./peer.js", import.meta.url));
 export async function eventually(
 	what: string,
 	isSo: () => boolean | Promise<boolean>,
-	limitMs = 10_000,
+	limitMs = patiently(10_000),
 ): Promise<void> {
 	const deadline = performance.now() + limitMs;
 	while (!(await isSo())) {

@@ -38,7 +38,7 @@ const flagCases: Case[] = [SYN, SYN | ACK, FIN | ACK, RST, RST | ACK, 0, PSH, UR
 
 const EGRESS: Case[] = [
 	{ name: "ARP", packet: ethernet({ source: MAC.pod, destination: "ff:ff:ff:ff:ff:ff", type: 0x0806 }, Buffer.alloc(46)), reason: "not_ipv4" },
-	{ name: "IPv6", packet: ethernet({ source: MAC.pod, destination: MAC.gateway, type: 0x86dd }, Buffer.alloc(60)), reason: "not_ipv4" },
+	{ name: "what only says that it is IPv6", packet: ethernet({ source: MAC.pod, destination: MAC.gateway, type: 0x86dd }, Buffer.alloc(60)), reason: "not_ipv4" },
 	{ name: "a VLAN tag in the frame", packet: ethernet({ source: MAC.pod, destination: MAC.gateway, type: 0x8100 }, Buffer.concat([Buffer.from([0, 5, 8, 0]), inner("udp", "egress")])), reason: "vlan" },
 	{ name: "IP version 5", packet: at(fromPod(inner("udp", "egress")), 14, 0x55), reason: "not_ipv4" },
 	{ name: "IP options", packet: fromPod(inner("udp", "egress", { options: Buffer.from([1, 1, 1, 0]) })), reason: "ip_options" },
@@ -79,6 +79,7 @@ const INGRESS: Case[] = [
 	{ name: "a VXLAN flag besides the VNI's", packet: cracked({ flags: 0x88 }), reason: "outer" },
 	{ name: "no VNI flag", packet: cracked({ flags: 0 }), reason: "outer" },
 	{ name: "an outer UDP checksum", packet: cracked({ udpChecksum: 0x1234 }), reason: "outer" },
+	{ name: "an outer header of another IP version", packet: cracked({ ip: { version: 5 } }), reason: "outer" },
 	{ name: "an outer fragment", packet: cracked({ ip: { fragment: 0x2000 } }), reason: "outer" },
 	{ name: "outer IP options", packet: cracked({ ip: { options: Buffer.from([1, 1, 1, 0]) } }), reason: undefined },
 	{ name: "a wrong outer checksum", packet: cracked({ ip: { checksumError: 1 } }), reason: "checksum" },
@@ -93,7 +94,7 @@ const INGRESS: Case[] = [
 	{ name: "a wrong inner checksum", packet: inbound(inner("udp", "ingress", { checksumError: 1 })), reason: "checksum" },
 	{ name: "an inner SYN", packet: inbound(ipv4({ ...back, protocol: 6 }, tcp({ ...backPorts, flags: SYN }))), reason: "tcp_flags" },
 	{ name: "an inner ICMP error", packet: inbound(ipv4({ ...back, protocol: 1 }, icmp(3, 4, 0, "x".repeat(28)))), reason: "protocol" },
-	{ name: "an inner IPv6 packet", packet: at(cracked({}), 62, 0x86, 0xdd), reason: "not_ipv4" },
+	{ name: "an inner ARP packet", packet: at(cracked({}), 62, 0x08, 0x06), reason: "not_ipv4" },
 	{ name: "an unknown flow", packet: inbound(ipv4({ ...back, protocol: 17 }, udp({ ...backPorts, source: 5 }))), reason: "flow_miss", isMarked: true },
 	{ name: "a packet larger than the pod's MTU", packet: inbound(inner("udp", "ingress", {}, "z".repeat(1423))), reason: "mtu" },
 ]; // biome-ignore format: a table

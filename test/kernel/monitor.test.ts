@@ -6,7 +6,8 @@ import { it } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { CLONE_NEWNET, unshare } from "../../src/kernel/libc.js";
-import { type Change, watchNetwork } from "../../src/kernel/monitor.js";
+import { type Change, watchNetwork, watchRuleset } from "../../src/kernel/monitor.js";
+import { patiently } from "../../src/lab/patience.js";
 
 unshare(CLONE_NEWNET);
 
@@ -38,7 +39,7 @@ async function watching(
 }
 
 const LARGE = 1 << 20;
-const BOUND = { timeout: 20_000 };
+const BOUND = { timeout: patiently(20_000) };
 
 it("reports a new device as a link change, without an overrun", BOUND, () =>
 	watching(LARGE, async (until, reports) => {
@@ -56,14 +57,62 @@ it("reports addresses, routes, neighbours, forwarding entries and classifiers by
 		await until("address");
 		sh("ip route add 10.2.0.0/16 via 10.1.0.2");
 		await until("route");
-		sh("ip neigh add 10.1.0.2 lladdr 0a:00:00:00:00:02 dev up0");
-		await until("neighbour");
-		sh("bridge fdb add 0a:00:00:00:00:03 dev up0 self");
-		await until("neighbour");
+		sh("ip rule add from 10.9.0.0/16 lookup 100");
+		await until("route");
+		sh("sysctl -qw net.ipv6.conf.up0.disable_ipv6=0; ip addr add fd00:1::1/64 dev up0 nodad");
+		await until("address");
+		sh("ip route add fd00:2::/64 via fd00:1::2 dev up0");
+		await until("route");
+		sh("ip -6 rule add from fd00:9::/64 lookup 100");
+		await until("route");
+		sh("ip nexthop add id 1 via 10.1.0.2 dev up0");
+		await until("route");
 		sh("tc qdisc add dev up0 clsact");
 		await until("tc");
+		const path = "/proc/sys/net/ipv4/conf/up0/forwarding";
+		sh(`if grep -q 1 ${path}; then echo 0 >${path}; else echo 1 >${path}; fi`);
+		await until("ruleset");
 	}),
 );
+
+it("reports a neighbour or forwarding entry when what was known of it is not so any more", BOUND, () =>
+	watching(LARGE, async (until, reports) => {
+		sh(`
+			ip link add vx0 type vxlan id 9 dstport 8472 nolearning
+			ip neigh add 10.1.0.9 lladdr 0a:00:00:00:00:02 dev up0
+			ip neigh add fd00:1::9 lladdr 0a:00:00:00:00:02 dev up0
+			bridge fdb add 0a:00:00:00:00:03 dev vx0 dst 10.1.0.2 self permanent
+			ip addr add 10.1.7.1/24 dev up0
+		`);
+		await until("address");
+		assert.ok(!reports.flat().includes("neighbour"), "what is new was never relied upon");
+		for (const change of [
+			"ip neigh change 10.1.0.9 lladdr 0a:00:00:00:00:07 dev up0",
+			"ip neigh del 10.1.0.9 dev up0",
+			"ip neigh change fd00:1::9 lladdr 0a:00:00:00:00:07 dev up0",
+			"ip neigh del fd00:1::9 dev up0",
+			"bridge fdb replace 0a:00:00:00:00:03 dev vx0 dst 10.1.0.3 self permanent",
+			"bridge fdb del 0a:00:00:00:00:03 dev vx0 self",
+		]) {
+			sh(change);
+			await until("neighbour");
+		}
+	}),
+);
+
+it("reports a change of the nftables ruleset, through nft and through iptables, when it holds", BOUND, async () => {
+	const stop = new AbortController();
+	let seen: () => void = () => {};
+	watchRuleset({ signal: stop.signal, onChange: (changes) => changes.has("ruleset") && seen() });
+	for (const change of ["nft add table ip watched", "iptables -A FORWARD -s 10.7.7.7 -j DROP", "nft flush ruleset"]) {
+		const told = new Promise<void>((resolve) => {
+			seen = resolve;
+		});
+		sh(change);
+		await told;
+	}
+	stop.abort();
+});
 
 it("reports changes that came together in one call", BOUND, () =>
 	watching(LARGE, async (until, reports) => {

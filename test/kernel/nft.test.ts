@@ -60,7 +60,7 @@ before(() => {
 	`);
 });
 beforeEach(() => {
-	installMarkRule();
+	installMarkRule(["veth"]);
 	count(server);
 	count(client);
 });
@@ -89,8 +89,8 @@ it("leaves packets without the miss mark, or with both marks, alone", () => {
 });
 
 it("is installed once however often it is installed", () => {
-	installMarkRule();
-	assert.equal(sh("nft list ruleset").match(/jump established/g)?.length, 1);
+	installMarkRule(["veth"]);
+	assert.equal(sh("nft list ruleset").match(/jump established/g)?.length, 2, "once for each direction");
 });
 
 it("is gone after removal, and removing it again is harmless", () => {
@@ -119,4 +119,11 @@ it("says what to install when nft is missing", () => {
 	} finally {
 		process.env.PATH = path;
 	}
+});
+
+it("what does not come from or go into a tunnel device is left alone", () => {
+	installMarkRule();
+	ping(0x24, 4);
+	assert.deepEqual(Object.keys(counted(server)).map(Number), [0x24]);
+	removeMarkRule();
 });

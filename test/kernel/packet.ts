@@ -1,5 +1,8 @@
 // Packets for the kernel tests, built from the inside out: tcp(...) in ipv4(...) in ethernet(...), vxlan(...) around it.
+
+import { encodeIp } from "../../src/net/ip.js";
 import { type Ipv4, parseIpv4 } from "../../src/net/ipv4.js";
+import { parseIpv6 } from "../../src/net/ipv6.js";
 import { macBytes } from "../../src/net/mac.js";
 
 /** One's complement sum of 16-bit words, folded and inverted (RFC 1071). */
@@ -29,6 +32,8 @@ export interface Ipv4Header {
 	fragment?: number;
 	/** 4-byte aligned. */
 	options?: Uint8Array;
+	/** Instead of 4; the checksum is right all the same. */
+	version?: number;
 	/** Instead of the true one. */
 	totalLength?: number;
 	/** Added to the true one. */
@@ -44,7 +49,7 @@ const ip4 = (text: string): Buffer => {
 export function ipv4(header: Ipv4Header, payload: Uint8Array): Buffer {
 	const options = header.options ?? new Uint8Array();
 	const head = Buffer.alloc(20);
-	head[0] = 0x40 | (5 + options.length / 4);
+	head[0] = ((header.version ?? 4) << 4) | (5 + options.length / 4);
 	head[1] = header.tos ?? 0;
 	head.writeUInt16BE(header.totalLength ?? 20 + options.length + payload.length, 2);
 	head.writeUInt16BE(header.id ?? 0x1234, 4);
@@ -55,6 +60,31 @@ export function ipv4(header: Ipv4Header, payload: Uint8Array): Buffer {
 	ip4(header.destination).copy(head, 16);
 	head.writeUInt16BE((checksum(head, options) + (header.checksumError ?? 0)) & 0xffff, 10);
 	return Buffer.concat([head, options, payload]);
+}
+
+export interface Ipv6Header {
+	source: string;
+	destination: string;
+	nextHeader: number;
+	/** Traffic class. */
+	tclass?: number;
+	flowLabel?: number;
+	hopLimit?: number;
+	/** Instead of 6. */
+	version?: number;
+	/** Instead of the true one. */
+	payloadLength?: number;
+}
+
+export function ipv6(header: Ipv6Header, payload: Uint8Array): Buffer {
+	const head = Buffer.alloc(8);
+	const { version = 6, tclass = 0, flowLabel = 0 } = header;
+	head.writeUInt32BE(((version << 28) | (tclass << 20) | flowLabel) >>> 0, 0);
+	head.writeUInt16BE(header.payloadLength ?? payload.length, 4);
+	head[6] = header.nextHeader;
+	head[7] = header.hopLimit ?? 64;
+	const ends = [header.source, header.destination].map((text) => encodeIp(parseIpv6(text)));
+	return Buffer.concat([head, ...ends, payload]);
 }
 
 export function tcp(
@@ -93,7 +123,7 @@ export function icmp(type: number, code: number, id: number, payload = "abcdefgh
 }
 
 export function ethernet(header: { source: string; destination: string; type?: number }, payload: Uint8Array): Buffer {
-	const type = header.type ?? 0x0800;
+	const type = header.type ?? ((payload[0] ?? 0) >> 4 === 6 ? 0x86dd : 0x0800);
 	return Buffer.concat([
 		macBytes(header.destination),
 		macBytes(header.source),

@@ -11,7 +11,8 @@ import { CLONE_NEWNET, unshare } from "../../src/kernel/libc.js";
 import type { Link, VxlanInfo } from "../../src/kernel/link.js";
 import { NETLINK_ROUTE, Netlink } from "../../src/kernel/netlink.js";
 import { Rtnetlink } from "../../src/kernel/rtnetlink.js";
-import { formatIpv4, parseIpv4 } from "../../src/net/ipv4.js";
+import { formatIp, parseIp } from "../../src/net/ip.js";
+import { parseIpv4 } from "../../src/net/ipv4.js";
 
 unshare(CLONE_NEWNET);
 const podNetns = `/proc/${process.pid}/fd/${openSync("/proc/thread-self/ns/net", "r")}`;
@@ -70,6 +71,8 @@ describe("links()", () => {
 			link: undefined,
 			linkNetnsid: undefined,
 			vxlan: undefined,
+			geneve: undefined,
+			bridge: undefined,
 		});
 	});
 
@@ -150,14 +153,15 @@ describe("links()", () => {
 	});
 });
 
-it("addresses() lists IPv4 addresses with their devices, of a point-to-point device its own", () => {
+it("addresses() lists the addresses of both families with their devices, of a point-to-point device its own", () => {
 	sh("ip addr add 10.9.0.1 peer 10.9.0.2/32 dev br0");
 	assert.deepEqual(
-		kernel.addresses().map(({ ifindex, ip, prefixLength }) => [ifindex, formatIpv4(ip), prefixLength]),
+		kernel.addresses().map(({ ifindex, ip, prefixLength }) => [ifindex, formatIp(ip), prefixLength]),
 		[
 			[1, "127.0.0.1", 8],
 			[link("uplink").ifindex, "192.168.7.1", 24],
 			[link("br0").ifindex, "10.9.0.1", 32],
+			[1, "::1", 128],
 		],
 	);
 });
@@ -166,14 +170,14 @@ it("routes() lists gateways, devices and tables, the preferred one first", () =>
 	sh(`
 		ip route add default via 192.168.7.254 dev uplink metric 200
 		ip route add default via 192.168.7.253 dev uplink metric 100
-		ip route add 10.244.2.0/24 via 192.168.7.2 dev uplink onlink
+		ip route add 10.244.2.0/24 via 192.168.7.2 dev uplink onlink mtu 1300
 		ip route add blackhole 10.66.0.0/16
 		ip route add 10.67.0.0/16 dev uplink table 1000
 	`);
 	const routes = kernel.routes().map(({ destination, gateway, ...route }) => ({
 		...route,
-		to: `${formatIpv4(destination)}/${route.prefixLength}`,
-		via: gateway && formatIpv4(gateway),
+		to: `${formatIp(destination)}/${route.prefixLength}`,
+		via: gateway && formatIp(gateway),
 	}));
 	const device = link("uplink").ifindex;
 	const to = (destination: string) => routes.filter((route) => route.to === destination);
@@ -182,8 +186,18 @@ it("routes() lists gateways, devices and tables, the preferred one first", () =>
 		["192.168.7.253", "192.168.7.254"],
 	);
 	assert.deepEqual(to("10.244.2.0/24"), [
-		{ prefixLength: 24, device, table: 254, to: "10.244.2.0/24", via: "192.168.7.2" },
+		{
+			prefixLength: 24,
+			device,
+			table: 254,
+			source: undefined,
+			forwards: true,
+			mtu: 1300,
+			to: "10.244.2.0/24",
+			via: "192.168.7.2",
+		},
 	]);
+	assert.equal(to("10.66.0.0/16")[0]?.forwards, false);
 	assert.equal(to("10.66.0.0/16")[0]?.device, undefined);
 	assert.equal(to("10.67.0.0/16")[0]?.table, 1000);
 	assert.equal(to("192.168.7.1/32")[0]?.table, 255);
@@ -202,8 +216,8 @@ it("fdb() lists the remote hosts behind one vxlan device", () => {
 	assert.deepEqual(
 		entries.toSorted((a, b) => (b.mac > a.mac ? 1 : -1)),
 		[
-			{ ifindex, mac: "0a:00:00:00:00:02", remote: parseIpv4("192.168.7.2") },
-			{ ifindex, mac: "00:00:00:00:00:00", remote: parseIpv4("192.168.7.3") },
+			{ ifindex, master: undefined, mac: "0a:00:00:00:00:02", remote: parseIpv4("192.168.7.2") },
+			{ ifindex, master: undefined, mac: "00:00:00:00:00:00", remote: parseIpv4("192.168.7.3") },
 		],
 	);
 	sh("ip link del vx0; ip link del vx1");
@@ -279,4 +293,56 @@ it(`links() lists ${2 * PAIRS} more devices completely`, () => {
 		pairs.flat().filter((name) => !present.has(name)),
 		[],
 	);
+});
+
+it("routesTo() is the kernel's own answer for each address, in order, and none where it has no route", () => {
+	sh("ip rule add to 10.68.0.0/16 lookup 1001; ip route add 10.68.0.0/16 via 192.168.7.68 table 1001");
+	const asked = ["10.244.2.9", "10.66.0.1", "10.68.1.1", "192.168.7.77"].map((ip) => parseIpv4(ip));
+	const many = Array.from({ length: 50 }, () => asked).flat();
+	const answers = kernel
+		.routesTo(many)
+		.map((route) => route && [route.device, route.gateway && formatIp(route.gateway)]);
+	const device = link("uplink").ifindex;
+	const expected = [[device, "192.168.7.2"], undefined, [device, "192.168.7.68"], [device, undefined]];
+	assert.deepEqual(answers, Array.from({ length: 50 }, () => expected).flat());
+	sh("ip rule del to 10.68.0.0/16 lookup 1001");
+});
+
+it("neighbours() has a MAC address only while the entry may be used", () => {
+	sh(`
+		ip neigh replace 192.168.7.80 lladdr 0a:00:00:00:00:80 dev uplink nud permanent
+		ip neigh replace 192.168.7.81 dev uplink nud failed
+	`);
+	const macOf = (ip: string) => kernel.neighbours().find((entry) => entry.ip === parseIpv4(ip))?.mac;
+	assert.equal(macOf("192.168.7.80"), "0a:00:00:00:00:80");
+	assert.equal(macOf("192.168.7.81"), undefined);
+});
+
+it("addresses(), routes(), routesTo() and neighbours() know IPv6 too", () => {
+	sh(`
+		sysctl -qw net.ipv6.conf.uplink.disable_ipv6=0
+		ip addr add fd00:7::1/64 dev uplink nodad
+		ip route add fd00:10:244:2::/64 via fd00:7::2 dev uplink onlink mtu 1300
+		ip route add blackhole fd00:66::/32
+		ip route add fd00:68::/32 via fd00:7::68 dev uplink table 1001
+		ip -6 rule add to fd00:68::/32 lookup 1001
+		ip neigh replace fd00:7::80 lladdr 0a:00:00:00:00:80 dev uplink nud permanent
+		ip neigh replace fd00:7::81 dev uplink nud failed
+	`);
+	const device = link("uplink").ifindex;
+	assert.ok(kernel.addresses().some(({ ifindex, ip }) => ifindex === device && formatIp(ip) === "fd00:7::1"));
+	const pods = kernel.routes().find(({ destination }) => formatIp(destination) === "fd00:10:244:2::");
+	assert.deepEqual([pods?.prefixLength, pods?.device, pods?.mtu, pods?.table], [64, device, 1300, 254]);
+	assert.equal(pods?.gateway, parseIp("fd00:7::2"));
+
+	const mixed = ["fd00:10:244:2::9", "10.244.2.9", "fd00:66::1", "fd00:68::1", "fd00:7::77", "fd00:99::1"].map(parseIp);
+	assert.deepEqual(
+		kernel.routesTo(mixed).map((route) => route && [route.device, route.gateway && formatIp(route.gateway)]),
+		[[device, "fd00:7::2"], [device, "192.168.7.2"], undefined, [device, "fd00:7::68"], [device, undefined], undefined],
+	);
+
+	const macOf = (ip: string) => kernel.neighbours().find((entry) => entry.ip === parseIp(ip))?.mac;
+	assert.equal(macOf("fd00:7::80"), "0a:00:00:00:00:80");
+	assert.equal(macOf("fd00:7::81"), undefined);
+	sh("ip -6 rule del to fd00:68::/32 lookup 1001");
 });

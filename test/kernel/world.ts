@@ -7,8 +7,9 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { Datapath, destroy } from "../../src/datapath/datapath.js";
 import { runProgram, type TestContext, type TestResult } from "../../src/datapath/testrun.js";
-import type { MarkMode, ProgramName } from "../../src/datapath/types.js";
+import type { MarkMode, ProgramName, TunnelEntry } from "../../src/datapath/types.js";
 import { ensureBpffs } from "../../src/kernel/bpffs.js";
+import { loadConntrack } from "../../src/kernel/conntrack.js";
 import { CLONE_NEWNET, unshare } from "../../src/kernel/libc.js";
 import { Rtnetlink } from "../../src/kernel/rtnetlink.js";
 import type { MacAddress } from "../../src/net/mac.js";
@@ -45,6 +46,7 @@ export const ECHO_ID = 777;
 /** Moves this process into a fresh network namespace; the first thing a test file does. */
 export function enterNetns(): void {
 	unshare(CLONE_NEWNET);
+	loadConntrack();
 	// Neighbour discovery would send packets of its own.
 	tool("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1");
 	tool("ip", "link", "set", "lo", "up");
@@ -81,7 +83,9 @@ export interface WorldOptions {
 	markMode?: MarkMode;
 	maxStalenessMs?: number;
 	countFlows?: boolean;
-	tunnel?: { tosInherit?: boolean; ttlInherit?: boolean; dfInherit?: boolean };
+	tunnel?: Partial<Pick<TunnelEntry, "kind" | "port" | "tosInherit" | "ttlInherit" | "dfInherit">>;
+	/** The tunnel is a switch's, which has its flows in this zone of connection tracking. */
+	zone?: number;
 }
 
 let worlds = 0;
@@ -104,12 +108,24 @@ export function openWorld(options: WorldOptions = {}): World {
 		countFlows: options.countFlows ?? false,
 		sizes: { filter: 1024, egress: 64, ingress: 64 },
 	});
-	datapath.setVeths([{ ifindex: pod0, shaped: false, mtu: 1450 }]);
+	datapath.setVeths([
+		{
+			ifindex: pod0,
+			shaped: false,
+			mtu: 1450,
+			router: MAC.gateway as MacAddress,
+			untracked: false,
+			zone: options.zone ?? 0,
+		},
+	]);
 	datapath.setTunnels([
 		{
+			kind: "vxlan",
+			bridging: "none",
+			flowBased: options.zone === undefined ? undefined : { zone: options.zone, gateway: 0 },
 			ifindex: flannel,
 			uplink: up0,
-			vni: VNI,
+			vni: options.zone === undefined ? VNI : 0,
 			port: PORT,
 			mtu: 1450,
 			mac: MAC.tunnel as MacAddress,
@@ -145,13 +161,18 @@ export function openWorld(options: WorldOptions = {}): World {
 const tracked = new Set<string>();
 
 /** An established entry of connection tracking, made with conntrack-tools. */
-export function track(l4: L4, flags = "SEEN_REPLY,ASSURED", ports = { local: LOCAL_PORT, remote: REMOTE_PORT }): void {
-	const key = `${l4} ${flags} ${ports.local} ${ports.remote}`;
+export function track(
+	l4: L4,
+	flags = "SEEN_REPLY,ASSURED",
+	ports = { local: LOCAL_PORT, remote: REMOTE_PORT },
+	zone = 0,
+): void {
+	const key = `${l4} ${flags} ${ports.local} ${ports.remote} ${zone}`;
 	if (l4 === "icmp" || tracked.has(key)) return;
 	tracked.add(key);
 	const state = l4 === "tcp" ? ["--state", "ESTABLISHED"] : [];
 	tool("conntrack", "-I", "-p", l4, "-s", POD, "-d", REMOTE, "--sport", String(ports.local), "--dport", String(ports.remote),
-		"--timeout", "600", "--status", flags, ...state); // biome-ignore format: one command
+		"--timeout", "600", "--status", flags, ...state, ...(zone === 0 ? [] : ["--zone", String(zone)])); // biome-ignore format: one command
 }
 
 /** The pod's packet, or the answer to it. */

@@ -1,0 +1,62 @@
+// Exchanges between pods that are long enough to become fast, and how much of them did.
+import assert from "node:assert/strict";
+import type { ChildProcess } from "node:child_process";
+import { isIPv6 } from "node:net";
+import { PATIENCE } from "../../src/lab/patience.js";
+import type { LabHost, LabPod } from "../../src/lab/topology.js";
+import { ask, serve } from "./talk.js";
+import { background, inside, PEER, ping, statusOf } from "./world.js";
+
+/** Of the packets in both directions: the first ones teach. */
+export const MOST = 0.8;
+export const [TCP_PORT, UDP_PORT] = [8080, 7000];
+const ROUNDS = 60;
+const STREAM_BYTES = Math.floor(8_000_000 / PATIENCE);
+
+export interface Target {
+	ip: string;
+	tcpPort?: number;
+	udpPort?: number;
+}
+
+/** Until they are ended. */
+export function answerAll(pod: LabPod): Promise<ChildProcess[]> {
+	const any = pod.addresses.some((ip) => isIPv6(ip)) ? "::" : "0.0.0.0";
+	return Promise.all([
+		serve(pod, TCP_PORT),
+		background(pod, ["node", PEER, "echo", String(UDP_PORT), any], /listening/),
+	]);
+}
+
+/** Each fails when something does not come back as it was sent. */
+export const EXCHANGES = {
+	udp: async (from: LabPod, { ip, udpPort = UDP_PORT }: Target): Promise<void> => {
+		const sizes = Array.from({ length: ROUNDS }, (_, i) => String(1 + i * 20));
+		const answer = await inside(from, "node", PEER, "ask", ip, String(udpPort), "0", ...sizes);
+		assert.equal(answer.trim(), String(ROUNDS));
+	},
+	tcp: async (from: LabPod, { ip, tcpPort = TCP_PORT }: Target): Promise<void> => {
+		const [answer] = await ask(from, "tcp", ip, tcpPort, { bytes: STREAM_BYTES });
+		assert.equal(answer?.bytes, STREAM_BYTES);
+	},
+	icmp: async (from: LabPod, { ip }: Target): Promise<void> => {
+		const { sent, received } = await ping(from, { ip } as LabPod, "-c", String(ROUNDS), "-i", "0.005", "-W", "1");
+		assert.equal(received, sent);
+	},
+};
+
+/** Of the packets of pods that this host saw meanwhile, in both directions. */
+export async function fastShare(host: LabHost, body: () => Promise<void>): Promise<number> {
+	const look = async (): Promise<{ fast: number; all: number }> => {
+		const { packets } = await statusOf(host);
+		const sums = [packets.egress, packets.ingress].map(({ fast, fallback }) => ({
+			fast,
+			all: fast + Object.entries(fallback).reduce((sum, [why, count]) => sum + (why === "not_ipv4" ? 0 : count), 0),
+		}));
+		return { fast: sums.reduce((sum, { fast }) => sum + fast, 0), all: sums.reduce((sum, { all }) => sum + all, 0) };
+	};
+	const before = await look();
+	await body();
+	const after = await look();
+	return (after.fast - before.fast) / (after.all - before.all);
+}

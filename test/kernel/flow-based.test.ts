@@ -1,0 +1,111 @@
+// Tunnels of a switch: VNI and remote host come with each packet, connection tracking has a zone.
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { probeFeatures } from "../../src/datapath/features.js";
+import { parseIpv4 } from "../../src/net/ipv4.js";
+import {
+	enterNetns, fromPod, inbound, inner, LOCAL_PORT, MAC, MARK, NEXT, openWorld, outbound, REDIRECT, REMOTE_HOST, REMOTE_PORT, toPod, track, type World,
+} from "./world.js"; // biome-ignore format: a list
+
+const ZONE = 65520;
+const VNI = 7;
+
+enterNetns();
+
+const { zones } = probeFeatures();
+
+function inSwitchedWorld(use: (world: World) => void | Promise<void>): () => Promise<void> {
+	return async () => {
+		const world = openWorld({ zone: ZONE });
+		try {
+			await use(world);
+		} finally {
+			world.close();
+		}
+	};
+}
+
+/** All gateways of the switch have one address for each other; their own ones are the inner sources. */
+const asks = (world: World, vni = VNI): void => {
+	world.run("egress_init", outbound(inner("udp", "egress", { ttl: 63 }), { vni }), { mark: MARK });
+	world.run("ingress_init", toPod(inner("udp", "ingress", { ttl: 62 })), { mark: MARK });
+};
+const egress = (world: World) => world.run("egress", fromPod(inner("udp", "egress")));
+
+describe("a flow based tunnel", { skip: zones.ok ? false : zones.why }, () => {
+	test(
+		"teaches nothing of what another zone of connection tracking knows",
+		inSwitchedWorld((world) => {
+			const ports = { local: LOCAL_PORT, remote: REMOTE_PORT };
+			track("udp", "SEEN_REPLY,ASSURED", ports);
+			track("udp", "SEEN_REPLY,ASSURED", ports, ZONE - 1);
+			asks(world);
+			assert.deepEqual(world.datapath.lessons(), {
+				egress: { not_established: 1 },
+				ingress: { not_established: 1 },
+			});
+		}),
+	);
+
+	test(
+		"teaches what its zone knows, with the VNI of the packet",
+		inSwitchedWorld((world) => {
+			track("udp", "SEEN_REPLY,ASSURED", { local: LOCAL_PORT, remote: REMOTE_PORT }, ZONE);
+			asks(world);
+			assert.deepEqual(world.datapath.lessons(), { egress: { learned: 1 }, ingress: { learned: 1 } });
+			assert.deepEqual(
+				world.datapath.hosts().map(({ remote, vni }) => [remote, vni]),
+				[[parseIpv4(REMOTE_HOST), VNI]],
+			);
+			const { verdict, packet } = egress(world);
+			assert.equal(verdict, REDIRECT);
+			assert.equal(packet.readUInt32BE(14 + 20 + 8 + 4) >>> 8, VNI);
+		}),
+	);
+
+	test(
+		"takes what comes in by the address that all gateways have, whoever sent it there; from another VNI it does not",
+		inSwitchedWorld((world) => {
+			track("udp", "SEEN_REPLY,ASSURED", { local: LOCAL_PORT, remote: REMOTE_PORT }, ZONE);
+			asks(world);
+			const arrives = (options: { vni?: number; innerDestination?: string }): number =>
+				world.run(
+					"ingress",
+					inbound(inner("udp", "ingress"), {
+						vni: VNI,
+						innerSource: "0a:30:f4:00:09:00",
+						innerDestination: MAC.remoteTunnel,
+						...options,
+					}),
+				).verdict;
+			assert.equal(arrives({}), REDIRECT);
+			assert.equal(arrives({ vni: VNI + 1 }), NEXT);
+			assert.equal(arrives({ innerDestination: "0a:30:f4:00:09:01" }), NEXT);
+		}),
+	);
+
+	test(
+		"keeps what differs from flow to flow apart: another VNI is another entry",
+		inSwitchedWorld((world) => {
+			track("udp", "SEEN_REPLY,ASSURED", { local: LOCAL_PORT, remote: REMOTE_PORT }, ZONE);
+			asks(world);
+			asks(world, VNI + 1);
+			assert.deepEqual(
+				world.datapath
+					.hosts()
+					.map(({ vni }) => vni)
+					.sort(),
+				[VNI, VNI + 1],
+			);
+		}),
+	);
+
+	test(
+		"teaches nothing of what the switch does not route",
+		inSwitchedWorld((world) => {
+			track("udp", "SEEN_REPLY,ASSURED", { local: LOCAL_PORT, remote: REMOTE_PORT }, ZONE);
+			world.run("egress_init", outbound(inner("udp", "egress"), { vni: VNI, innerSource: MAC.pod }), { mark: MARK });
+			assert.deepEqual(world.datapath.lessons().egress, { unfit: 1 });
+		}),
+	);
+});

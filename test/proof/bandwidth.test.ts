@@ -1,0 +1,4 @@
+import { bandwidth } from "./bandwidth.js";
+import { testProof } from "./proof.js";
+
+testProof(bandwidth);

@@ -1,0 +1,4 @@
+import { bursts } from "./bursts.js";
+import { testProof } from "./proof.js";
+
+testProof(bursts);

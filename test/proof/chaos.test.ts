@@ -1,0 +1,4 @@
+import { chaos } from "./chaos.js";
+import { testProof } from "./proof.js";
+
+testProof(chaos);

@@ -1,0 +1,4 @@
+import { churn } from "./churn.js";
+import { testProof } from "./proof.js";
+
+testProof(churn);

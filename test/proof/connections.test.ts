@@ -1,0 +1,4 @@
+import { connections } from "./connections.js";
+import { testProof } from "./proof.js";
+
+testProof(connections);

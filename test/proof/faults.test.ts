@@ -1,0 +1,4 @@
+import { faults } from "./faults.js";
+import { testProof } from "./proof.js";
+
+testProof(faults);

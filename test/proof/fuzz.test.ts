@@ -1,0 +1,4 @@
+import { fuzz } from "./fuzz.js";
+import { testProof } from "./proof.js";
+
+testProof(fuzz);

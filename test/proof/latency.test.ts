@@ -1,0 +1,4 @@
+import { latency } from "./latency.js";
+import { testProof } from "./proof.js";
+
+testProof(latency);

@@ -1,0 +1,4 @@
+import { migration } from "./migration.js";
+import { testProof } from "./proof.js";
+
+testProof(migration);

@@ -1,0 +1,4 @@
+import { overload } from "./overload.js";
+import { testProof } from "./proof.js";
+
+testProof(overload);

@@ -1,0 +1,4 @@
+import { planted } from "./planted.js";
+import { testProof } from "./proof.js";
+
+testProof(planted);

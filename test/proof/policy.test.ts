@@ -1,0 +1,4 @@
+import { policy } from "./policy.js";
+import { testProof } from "./proof.js";
+
+testProof(policy);
