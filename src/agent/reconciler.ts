@@ -210,6 +210,8 @@ export class Reconciler {
 			},
 			kind,
 		);
+		// Known before it is done: who asks in between is told why something is not attached any more.
+		this.#state = { ...this.#state, desired, snapshot, blocked };
 		const failures: string[] = [];
 		let isDone = true;
 		for (const [i, action] of actions.entries()) {
@@ -228,7 +230,7 @@ export class Reconciler {
 			if (error) failures.push(error.message);
 			onAction(action, error);
 		}
-		this.#state = { ...this.#state, desired, snapshot, failures, blocked };
+		this.#state = { ...this.#state, failures };
 		return isDone;
 	}
 

@@ -162,7 +162,8 @@ describe("the agent follows the network", () => {
 			":1",
 		);
 		await eventually("the pod is not accelerated", async () => (await pod())?.attached === false);
-		assert.match((await pod())?.why ?? "", /u32 classifier/);
+		const left = await pod();
+		assert.match(left?.why ?? "", /u32 classifier/);
 		assert.equal((await statusOf(world.h1)).state, "degraded");
 		await inside(world.h1, "tc", "qdisc", "del", "dev", veth, "clsact");
 		await eventually("the pod is accelerated again", async () => (await pod())?.attached === true);
