@@ -1,5 +1,5 @@
 // A lab's life: up, found again, down. Everything it makes carries its prefix and is removed by it alone.
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { ONCACHE, stopRecordedAgents } from "./agent.js";
 import { build } from "./build.js";
@@ -105,6 +105,11 @@ function namespacesOf(name: string): string[] {
 	return existsSync("/run/netns") ? readdirSync("/run/netns").filter((namespace) => own.test(namespace)) : [];
 }
 
+/** Others' labs and agents may lie there, and something may be mounted on it. */
 function removeIfEmpty(dir: string): void {
-	if (existsSync(dir) && readdirSync(dir).length === 0) rmSync(dir, { recursive: true });
+	try {
+		rmdirSync(dir);
+	} catch (error) {
+		if (!["ENOENT", "ENOTEMPTY", "EBUSY"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+	}
 }
