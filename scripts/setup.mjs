@@ -13,7 +13,7 @@ const POLICY = "/usr/sbin/policy-rc.d";
 const STAMP = join(root, ".setup-stamp");
 const RED = 31;
 const CYAN = 36;
-const OUTPUTS = ["dist/src/main.js", "bpf/oncache.bpf.o"];
+const OUTPUTS = ["dist/src/main.js", "bpf/oncache.bpf.o", "bin/oncache-cni"];
 
 const PACKAGES = {
 	clang: "compiles the eBPF programs",
@@ -38,7 +38,7 @@ const PACKAGES = {
 	"nginx-light": "web server of the application benchmark",
 	"apache2-utils": "ab, its client",
 	"openvswitch-switch": "the switch of the lab's Antrea",
-	"containernetworking-plugins": "the bandwidth plugin, whose limits hold",
+	"containernetworking-plugins": "real CNI plugins, to be chained with and whose limits hold",
 };
 
 /** Of those packages. */
@@ -182,7 +182,7 @@ function hashOfSources() {
 	const hash = createHash("sha256");
 	const list = (folder) => readdirSync(join(root, folder), { recursive: true }).map((path) => join(folder, path));
 	const files = [
-		...["package-lock.json", "tsconfig.json"],
+		...["package-lock.json", "tsconfig.json", "scripts/bundle.mjs"],
 		...[...list("src"), ...list("test")].filter((path) => path.endsWith(".ts")),
 		...list("bpf").filter((path) => /\.[ch]$|Makefile$/.test(path)),
 	];

@@ -8,7 +8,8 @@ import { fileURLToPath } from "node:url";
 /** Top down: an arrow only points to a line further below, so there are no cycles between folders. */
 const ARROWS: Record<string, string[]> = {
 	"main.ts": ["cli"],
-	cli: ["agent", "bench", "lab", "net"],
+	cli: ["cni", "agent", "bench", "lab", "net"],
+	cni: ["agent"],
 	bench: ["lab", "agent", "datapath", "kernel", "net"],
 	lab: ["agent", "kernel", "net"],
 	agent: ["datapath", "kernel", "ovs", "net"],
@@ -67,6 +68,17 @@ test("no arrow points upwards", () => {
 
 test("only the rim reaches outside: the FFI, child processes, the command line", () => {
 	const wrong = imports.filter(({ path, target }) => RIMS[target]?.test(path) === false);
+	assert.deepEqual(
+		wrong.map(({ path, target }) => `${path} imports ${target}`),
+		[],
+	);
+});
+
+test("the CNI plugin has of the agent only what it says and how it is asked", () => {
+	const wrong = imports.filter(
+		({ path, target, isOurs }) =>
+			folderOf(path) === "cni" && isOurs && folderOf(target) === "agent" && !/\/(api|client)\.js$/.test(target),
+	);
 	assert.deepEqual(
 		wrong.map(({ path, target }) => `${path} imports ${target}`),
 		[],

@@ -95,10 +95,11 @@ function sandbox({ missing = [], aptGet = "", npm = "" }: Tools) {
 	const folder = mkdtempSync(join(tmpdir(), "oncache-setup-"));
 	folders.push(folder);
 	const tools = join(folder, "tools");
-	for (const name of ["scripts", "src", "test", "bpf", "tools"]) mkdirSync(join(folder, name));
+	for (const name of ["scripts", "src", "test", "bpf", "bin", "tools"]) mkdirSync(join(folder, name));
 	cpSync(join(root, script), join(folder, script));
 	writeFileSync(join(folder, "package-lock.json"), '{"packages":{"":{},"node_modules/a":{"integrity":"1"}}}');
 	writeFileSync(join(folder, "tsconfig.json"), "{}");
+	writeFileSync(join(folder, "scripts/bundle.mjs"), "");
 	writeFileSync(join(folder, "src/main.ts"), "");
 
 	const tool = (name: string, body: string) =>
@@ -112,7 +113,7 @@ function sandbox({ missing = [], aptGet = "", npm = "" }: Tools) {
 		`${npm}
 case $1 in
 ci) mkdir -p node_modules; echo '{"packages":{"node_modules/a":{"integrity":"1"}}}' >node_modules/.package-lock.json;;
-run) mkdir -p dist/src; touch dist/src/main.js bpf/oncache.bpf.o;;
+run) mkdir -p dist/src; touch dist/src/main.js bpf/oncache.bpf.o bin/oncache-cni;;
 esac`,
 	);
 	return {

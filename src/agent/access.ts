@@ -7,15 +7,16 @@ import { Datapath } from "../datapath/datapath.js";
 import { Rtnetlink } from "../kernel/rtnetlink.js";
 import type { Ip } from "../net/ip.js";
 import { FIND_SWITCH } from "../ovs/switch.js";
-import type {
-	FlowList,
-	FlushRequest,
-	FlushResult,
-	Lease,
-	LeaseRequest,
-	PauseRequest,
-	Status,
-	VerifyResult,
+import {
+	type FlowList,
+	type FlushRequest,
+	type FlushResult,
+	type Lease,
+	type LeaseRequest,
+	missedFile,
+	type PauseRequest,
+	type Status,
+	type VerifyResult,
 } from "./api.js";
 import { AgentUnreachable, agentRequest } from "./client.js";
 import { CHOOSE_ALL, desiredState } from "./desired.js";
@@ -53,6 +54,7 @@ export async function getStatus(place: Place, version: string): Promise<Status> 
 				markMode: null,
 				problems: [],
 				coherency: null,
+				cni: null,
 			});
 		} finally {
 			datapath?.close();
@@ -159,11 +161,17 @@ export async function uninstall(place: Place): Promise<{ removed: string[] }> {
 			throw new Error(`Cannot uninstall: an agent still runs in this network namespace after ${END_LIMIT_MS / 1000} s`);
 		await setTimeout(POLL_MS);
 	}
-	const files = [place.socket].filter((path) => existsSync(path));
-	for (const path of files) rmSync(path);
+	const files = Object.entries({ socket: place.socket, file: missedFile(place.socket) }).filter(([, path]) =>
+		existsSync(path),
+	);
+	for (const [, path] of files) rmSync(path);
 	const directories = [...new Set([place.bpffs, dirname(place.socket), RUN_DIR])].filter(removeEmpty);
 	return {
-		removed: [...removed, ...files.map((path) => `socket ${path}`), ...directories.map((dir) => `directory ${dir}`)],
+		removed: [
+			...removed,
+			...files.map(([what, path]) => `${what} ${path}`),
+			...directories.map((dir) => `directory ${dir}`),
+		],
 	};
 }
 

@@ -15,6 +15,7 @@ import { readSysctl, writeSysctl } from "../kernel/sysctl.js";
 import { findTunnels } from "../kernel/topology.js";
 import { SwitchWatch } from "../ovs/watch.js";
 import type { FlushResult, PauseRequest } from "./api.js";
+import { Attachments } from "./attachments.js";
 import { type Config, ConfigError, isExcluded } from "./config.js";
 import { detachAll, TCP_BE_LIBERAL } from "./detach.js";
 import { flowList } from "./flows.js";
@@ -23,6 +24,7 @@ import { type Invalidation, watchKernel } from "./invalidation.js";
 import { Leases } from "./leases.js";
 import { handOver, type Loading, loadFor, openLoaded, takeOver } from "./loading.js";
 import { lockNetns } from "./lock.js";
+import { readMissed } from "./missed.js";
 import { Reconciler } from "./reconciler.js";
 import { runningAgent, type Serving, serve } from "./server.js";
 import { takeSnapshot } from "./snapshot.js";
@@ -133,6 +135,8 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 		return { learning: datapath.learning, using: datapath.using };
 	};
 	const leases = new Leases(datapath);
+	const rtnetlink = Rtnetlink.open();
+	const attachments = new Attachments({ datapath, reconciler, rtnetlink, log });
 	let isReady = false;
 	let serving: Serving | undefined;
 	ending.addEventListener("abort", () => void reconciler.stop(), { once: true });
@@ -162,6 +166,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 							overruns: watching.overruns,
 							leases: leases.count,
 						},
+						cni: { attachments: attachments.size, ...attachments.counts, ...readMissed(config.socket) },
 					});
 				},
 				flows: (query) => flowList(datapath, reconciler.state.snapshot?.links ?? [], config.countFlows, query),
@@ -183,6 +188,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 					log.info({ id, held }, "learning goes on");
 					return held;
 				},
+				cni: attachments,
 				pause: (request) => pause(false, request),
 				resume: (request) => pause(true, request),
 				detach: () => {
@@ -202,6 +208,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 	} finally {
 		ended.abort();
 		await Promise.all([reconciler.stop(), serving?.idle()]);
+		rtnetlink.close();
 		datapath.close();
 		lock.release();
 		log.info("ended; what is attached keeps running");

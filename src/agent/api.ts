@@ -3,6 +3,8 @@ import type { Lesson, Reason } from "../datapath/layout.js";
 
 export const DEFAULT_SOCKET = "/run/oncache/agent.sock";
 export const DEFAULT_BPFFS = "/sys/fs/bpf/oncache";
+/** Beside an agent's socket: a line for each call of the CNI plugin that no agent heard of. */
+export const missedFile = (socket: string): string => `${socket}.missed`;
 /** One bit of skb->mark that none of the usual users has. */
 export const DEFAULT_MARK = 0x1000;
 
@@ -60,6 +62,8 @@ export interface Status {
 	bytes: { egress: Counts; ingress: Counts };
 	/** How the caches follow the kernel; null when no agent does. */
 	coherency: CoherencyStatus | null;
+	/** What the CNI plugin has told; null when no agent runs. */
+	cni: CniStatus | null;
 	/** What became of marked packets. */
 	lessons: { egress: Partial<Record<Lesson, number>>; ingress: Partial<Record<Lesson, number>> };
 }
@@ -166,6 +170,56 @@ export interface PauseRequest {
 	using?: boolean;
 }
 
+/** What the CNI plugin tells of a pod. Network, container and interface name it (CNI specification, section 3). */
+export interface CniRequest {
+	network: string;
+	containerId: string;
+	/** Inside the container. */
+	ifname: string;
+	/** Path of the network namespace, as the runtime sees it; null where there is none any more. */
+	netns: string | null;
+	/** Devices outside the container that were made for it. */
+	hostDevices: string[];
+	addresses: string[];
+	/** No other plugin will change the pod's devices. */
+	last: boolean;
+	/** As Kubernetes calls it; null where it did not say. */
+	pod: { namespace: string; name: string } | null;
+}
+
+/** What became of it. */
+export interface CniAnswer {
+	/** The pod's device on the host; null where none was found. */
+	veth: string | null;
+	attached: boolean;
+	/** Why not, in one sentence; null when it is. */
+	why: string | null;
+}
+
+export interface CniGcRequest {
+	network: string;
+	/** All others of the network are gone. */
+	valid: { containerId: string; ifname: string }[];
+}
+
+/** Of the CNI plugin. */
+export interface CniStatus {
+	/** Pods that it has announced and not withdrawn. */
+	attachments: number;
+	/** Calls since the agent started. */
+	adds: number;
+	dels: number;
+	checks: number;
+	gcs: number;
+	/** ADD and CHECK that did not end in acceleration, whatever the reason. */
+	notAttached: number;
+	/** Calls that the agent failed at. */
+	failed: number;
+	/** Calls that no agent heard of, since the host was booted, and what the last one said. */
+	missed: number;
+	lastMissed: string | null;
+}
+
 /** Any failed request: HTTP status 4xx/5xx with this body. */
 export interface ApiError {
 	error: { code: string; message: string };
@@ -179,5 +233,9 @@ export interface ApiError {
  * POST /v1/leases                      LeaseRequest -> Lease
  * POST /v1/leases/renew                { id, ttlMs } -> { held }; false: it had ended
  * POST /v1/leases/release              { id } -> { held }
+ * GET  /v1/cni/ready                   { ready }
+ * POST /v1/cni/add  /v1/cni/check      CniRequest -> CniAnswer: attached when it answers, or the reason why not
+ * POST /v1/cni/del                     CniRequest -> CniAnswer: nothing of the pod is cached when it answers
+ * POST /v1/cni/gc                      CniGcRequest -> { removed }
  * POST /v1/pause  /v1/resume           PauseRequest -> { learning, using } (body absent or {}: both)
  */

@@ -30,7 +30,7 @@ export interface Actual {
 
 /**
  * In an order that is safe at every step: programs go before what they rely on is taken away, and come after it is there;
- * what is cached of something that changed is evicted last, when the new state can be learned.
+ * what is cached of something that changed is evicted when the new state can be learned, and before what may wait.
  */
 export function plan(desired: Desired, actual: Actual, kind: AttachKind): Action[] {
 	const wanted = [
@@ -56,9 +56,9 @@ export function plan(desired: Desired, actual: Actual, kind: AttachKind): Action
 		...unwanted.map(({ ifindex, direction }) => ({ kind: "detach" as const, ifindex, direction })),
 		...(isDeepStrictEqual(tunnels, actual.tunnels) ? [] : [{ kind: "setTunnels" as const, tunnels }]),
 		...(isDeepStrictEqual(byIfindex(veths), byIfindex(actual.veths)) ? [] : [{ kind: "setVeths" as const, veths }]),
-		...missing.map((hook) => ({ kind: "attach" as const, ...hook })),
 		...changed(actual.veths, veths).map((ifindex) => ({ kind: "flushVeth" as const, ifindex })),
 		...changed(actual.tunnels, tunnels).map((ifindex) => ({ kind: "flushTunnel" as const, ifindex })),
+		...missing.map((hook) => ({ kind: "attach" as const, ...hook })),
 	];
 }
 

@@ -10,7 +10,7 @@ import { Forwarding } from "../kernel/forwarding.js";
 import { Rtnetlink } from "../kernel/rtnetlink.js";
 import type { Switch } from "../ovs/switch.js";
 import { compare, type Difference } from "./coherency.js";
-import { type Choice, type Desired, desiredState, NOTHING } from "./desired.js";
+import { type Choice, type Desired, type DesiredVeth, desiredState, NOTHING } from "./desired.js";
 import { type Action, plan } from "./plan.js";
 import { type Snapshot, takeSnapshot } from "./snapshot.js";
 
@@ -25,9 +25,13 @@ const CPU_CREDIT_MS = 1000;
 /** Attaching waits for the kernel's RCU, tens of milliseconds for each hook; after so long, what is cached has its turn. */
 const TURN_MS = 50;
 
+/** When what is listed changes while it is read. */
+const LOOK_ATTEMPTS = 3;
+
 /**
  * A clsact qdisc on a veth that has just come would be in the way of the CNI plugins that set the pod up (the bandwidth
- * plugin fails where an ingress qdisc is): by then they are done. tcx is in nobody's way.
+ * plugin fails where an ingress qdisc is): by then they are done, or the last of them has told (attachNow). tcx is in nobody's
+ * way.
  */
 const SETTLE_MS = 2000;
 
@@ -69,6 +73,13 @@ export class Reconciler {
 	readonly #rtnetlink = Rtnetlink.open();
 	/** Hooks that run this process's programs. */
 	readonly #own = new Set<string>();
+	/** Said by the CNI plugin: nobody is at work on them any more; to be attached before all others; about to go. */
+	readonly #complete = new Set<number>();
+	readonly #urgent = new Set<number>();
+	readonly #leaving = new Set<number>();
+	/** The look at the devices that was last to begin, and one that has not begun. */
+	#lastLook: Promise<unknown> = Promise.resolve();
+	#nextLook: Promise<boolean> | undefined;
 	#isStopped = false;
 	#running: Promise<void> | undefined;
 	/** What is to be looked at in the next round; undefined: nothing. */
@@ -126,6 +137,24 @@ export class Reconciler {
 		this.#schedule(COALESCE_MS);
 	}
 
+	/**
+	 * Attaches to a pod's device now, whatever else there is to do. `complete`: no CNI plugin will work on it any more.
+	 * @returns why it is not attached; null when it is
+	 */
+	async attachNow(ifindex: number, complete: boolean): Promise<string | null> {
+		this.#leaving.delete(ifindex);
+		this.#urgent.add(ifindex);
+		if (complete) this.#complete.add(ifindex);
+		await this.#lookNow();
+		return this.#whyNot(ifindex);
+	}
+
+	/** A device whose pod is being removed: nothing is learned from it or delivered to it past the overlay any more. */
+	async release(ifindex: number): Promise<void> {
+		this.#leaving.add(ifindex);
+		await this.#lookNow();
+	}
+
 	/** Nothing is attached or evicted any more from now on; resolves when nothing is read either. Safe to repeat. */
 	async stop(): Promise<void> {
 		const wasStopped = this.#isStopped;
@@ -134,6 +163,7 @@ export class Reconciler {
 		clearTimeout(this.#settle);
 		clearInterval(this.#audit);
 		await this.#running?.catch(() => {}); // whoever started it hears of it
+		await this.#lastLook.catch(() => {});
 		if (!wasStopped) this.#rtnetlink.close();
 	}
 
@@ -193,15 +223,52 @@ export class Reconciler {
 		for (const name of this.#options.datapath.repairPins()) this.#repaired(`the pin of map "${name}"`);
 	}
 
-	/** O(devices + routes). @returns whether all is done; else what is left follows in another round */
-	async #devices(): Promise<boolean> {
+	/** Asks for a look at the devices; who asks before it begins shares it. @returns whether all is done */
+	#devices(): Promise<boolean> {
+		this.#nextLook ??= this.#lastLook
+			.catch(() => {}) // whoever asked for it hears of it
+			.then(() => {
+				this.#nextLook = undefined;
+				return this.#look();
+			});
+		this.#lastLook = this.#nextLook;
+		return this.#nextLook;
+	}
+
+	async #lookNow(): Promise<void> {
+		for (let attempt = 1; ; attempt++)
+			try {
+				if (!(await this.#devices())) this.trigger("devices");
+				return;
+			} catch (error) {
+				// The lists changed while they were read.
+				if (!(error instanceof KernelError && error.code === "EINTR") || attempt === LOOK_ATTEMPTS) throw error;
+			}
+	}
+
+	#whyNot(ifindex: number): string | null {
+		const { desired, blocked, failures } = this.#state;
+		const veth = desired.veths.find(({ link }) => link.ifindex === ifindex);
+		if (!veth) return "It has gone, or is not the device of a pod";
+		if (veth.why !== null || blocked !== undefined) return veth.why ?? blocked ?? null;
+		const isAttached = ["ingress", "egress"].every((direction) => this.#own.has(hookKey({ ifindex, direction })));
+		return isAttached ? null : (failures[0] ?? "The agent is ending");
+	}
+
+	/** O(devices + routes). @returns whether all is done; else what is left follows in another look */
+	async #look(): Promise<boolean> {
+		if (this.#isStopped) return true;
 		const started = performance.now();
 		const { datapath, kind, choice, precondition, onAction } = this.#options;
 		const blocked = precondition();
 		const snapshot = takeSnapshot(this.#rtnetlink, this.#options.readSwitch());
-		const desired = this.#settled(desiredState(snapshot, choice));
+		const desired = this.#settled(this.#withoutLeaving(desiredState(snapshot, choice)));
+		const urgent = new Set(this.#urgent);
+		this.#urgent.clear();
+		const isUrgent = ({ link }: DesiredVeth): boolean => urgent.has(link.ifindex);
+		const veths = [...desired.veths.filter(isUrgent), ...desired.veths.filter((each) => !isUrgent(each))];
 		const actions = plan(
-			blocked === undefined ? desired : NOTHING,
+			blocked === undefined ? { ...desired, veths } : NOTHING,
 			{
 				attachments: this.#attachments(snapshot),
 				isOwn: (ifindex, direction) => this.#own.has(hookKey({ ifindex, direction })),
@@ -213,12 +280,13 @@ export class Reconciler {
 		// Known before it is done: who asks in between is told why something is not attached any more.
 		this.#state = { ...this.#state, desired, snapshot, blocked };
 		const failures: string[] = [];
+		const least = 1 + actions.findLastIndex((action) => action.kind === "attach" && urgent.has(action.ifindex));
 		let isDone = true;
 		for (const [i, action] of actions.entries()) {
 			await setImmediate();
 			if (this.#isStopped) return true;
 			// At least one: reading alone may take that long.
-			if (i > 0 && this.#wanted && performance.now() - started > TURN_MS) {
+			if (i > 0 && i >= least && (this.#wanted || this.#nextLook) && performance.now() - started > TURN_MS) {
 				isDone = false;
 				break;
 			}
@@ -247,6 +315,19 @@ export class Reconciler {
 		this.#options.onEvicted(differences, total);
 	}
 
+	#withoutLeaving(desired: Desired): Desired {
+		const there = new Set(desired.veths.map(({ link }) => link.ifindex));
+		for (const known of [this.#leaving, this.#complete])
+			for (const ifindex of known) if (!there.has(ifindex)) known.delete(ifindex);
+		const why = "The container runtime is removing its pod";
+		return {
+			...desired,
+			veths: desired.veths.map((each) =>
+				this.#leaving.has(each.link.ifindex) ? { ...each, why: each.why ?? why, excluded: true } : each,
+			),
+		};
+	}
+
 	#settled(desired: Desired): Desired {
 		if (this.#options.kind === "tcx") return desired;
 		const now = performance.now();
@@ -257,7 +338,8 @@ export class Reconciler {
 				this.#seenAt.get(ifindex) ?? (isFirst ? -SETTLE_MS : now),
 			]),
 		);
-		const isNew = (ifindex: number): boolean => now - (this.#seenAt.get(ifindex) ?? now) < SETTLE_MS;
+		const isNew = (ifindex: number): boolean =>
+			!this.#complete.has(ifindex) && now - (this.#seenAt.get(ifindex) ?? now) < SETTLE_MS;
 		if (desired.veths.some(({ link }) => isNew(link.ifindex)))
 			this.#settle ??= setTimeout(() => {
 				this.#settle = undefined;

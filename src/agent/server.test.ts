@@ -32,6 +32,15 @@ const double: Handlers = {
 	},
 	renew: (id, ttlMs) => id === "one" && ttlMs === 500,
 	release: (id) => id === "one",
+	cni: {
+		add: async (request) => {
+			asked.push(request);
+			return { veth: "veth1", attached: true, why: null };
+		},
+		check: async () => ({ veth: "veth1", attached: false, why: "The device is down" }),
+		del: async () => ({ veth: null, attached: false, why: null }),
+		gc: async ({ valid }) => ({ removed: valid.length }),
+	},
 	pause: (request) => {
 		asked.push(request);
 		return { learning: false, using: false };
@@ -91,7 +100,7 @@ test("bad input is refused with what is wrong", async () => {
 		refused("bad_request", 400, /protocol/),
 	);
 	await assert.rejects(post("/v1/pause", { nonsense: 1 }), refused("bad_request", 400, /nonsense/));
-	await assert.rejects(post("/v1/pause", "x".repeat(70_000)), refused("too_large", 413, /larger than 65536/));
+	await assert.rejects(post("/v1/pause", "x".repeat(1_100_000)), refused("too_large", 413, /larger than 1048576/));
 	await assert.rejects(() => agentRequest(socket, "GET", "/v1/flows?limit=-1"), refused("bad_request", 400, /limit/));
 	await assert.rejects(() => agentRequest(socket, "GET", "/v2"), refused("not_found", 404, /No such path/));
 	await assert.rejects(

@@ -3,7 +3,18 @@ import { chmodSync, rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { z } from "zod";
 import { type Ip, parseIp } from "../net/ip.js";
-import type { FlowList, FlushRequest, FlushResult, Lease, LeaseRequest, PauseRequest, Status } from "./api.js";
+import type {
+	CniAnswer,
+	CniGcRequest,
+	CniRequest,
+	FlowList,
+	FlushRequest,
+	FlushResult,
+	Lease,
+	LeaseRequest,
+	PauseRequest,
+	Status,
+} from "./api.js";
 import { agentRequest } from "./client.js";
 
 /** What the server may ask of the agent. */
@@ -17,11 +28,18 @@ export interface Handlers {
 	release(id: string): boolean;
 	pause(request: PauseRequest): { learning: boolean; using: boolean };
 	resume(request: PauseRequest): { learning: boolean; using: boolean };
+	cni: {
+		add(request: CniRequest): Promise<CniAnswer>;
+		check(request: CniRequest): Promise<CniAnswer>;
+		del(request: CniRequest): Promise<CniAnswer>;
+		gc(request: CniGcRequest): Promise<{ removed: number }>;
+	};
 	/** Detaches everything; the agent ends after the answer. */
 	detach(): { removed: string[] };
 }
 
-const BODY_LIMIT_BYTES = 65_536;
+/** The longest is the list of all attachments that are still there. */
+const BODY_LIMIT_BYTES = 1 << 20;
 const FLOWS_DEFAULT = 100;
 const FLOWS_LIMIT = 100_000;
 
@@ -69,6 +87,18 @@ const leaseSchema = z.strictObject({ ttlMs, evict: z.array(flushSchema).max(1000
 const renewSchema = z.strictObject({ id: z.string(), ttlMs });
 const releaseSchema = z.strictObject({ id: z.string() });
 const pauseSchema = z.strictObject({ learning: z.boolean().optional(), using: z.boolean().optional() });
+const attachmentId = { containerId: z.string().min(1).max(1024), ifname: z.string().min(1).max(15) };
+const network = z.string().min(1).max(1024);
+const cniSchema = z.strictObject({
+	...attachmentId,
+	network,
+	netns: z.string().max(4096).nullable(),
+	hostDevices: z.array(z.string().max(1024)).max(1000),
+	addresses: z.array(addressText).max(1000),
+	last: z.boolean(),
+	pod: z.strictObject({ namespace: z.string(), name: z.string() }).nullable(),
+});
+const cniGcSchema = z.strictObject({ network, valid: z.array(z.strictObject(attachmentId)) });
 const flowsSchema = z.strictObject({
 	pod: address.optional(),
 	peer: address.optional(),
@@ -91,6 +121,11 @@ const ROUTES: Record<string, Partial<Record<"GET" | "POST", Route>>> = {
 	"/v1/leases/release": { POST: (handlers, input) => ({ held: handlers.release(check(releaseSchema, input).id) }) },
 	"/v1/pause": { POST: (handlers, input) => handlers.pause(withoutUndefined(check(pauseSchema, input))) },
 	"/v1/resume": { POST: (handlers, input) => handlers.resume(withoutUndefined(check(pauseSchema, input))) },
+	"/v1/cni/ready": { GET: (handlers) => ({ ready: handlers.ready() }) },
+	"/v1/cni/add": { POST: (handlers, input) => handlers.cni.add(check(cniSchema, input)) },
+	"/v1/cni/check": { POST: (handlers, input) => handlers.cni.check(check(cniSchema, input)) },
+	"/v1/cni/del": { POST: (handlers, input) => handlers.cni.del(check(cniSchema, input)) },
+	"/v1/cni/gc": { POST: (handlers, input) => handlers.cni.gc(check(cniGcSchema, input)) },
 	"/v1/detach": { POST: (handlers) => handlers.detach() },
 };
 

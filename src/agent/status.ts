@@ -16,6 +16,7 @@ export interface StatusSources {
 	/** What failed or is in the way, one sentence each. */
 	problems: readonly string[];
 	coherency: Status["coherency"];
+	cni: Status["cni"];
 }
 
 const NO_COUNTS: Counts = { fast: 0, fallback: {} };
@@ -75,6 +76,7 @@ export async function buildStatus(sources: StatusSources): Promise<Status> {
 		packets: counters?.packets ?? { egress: NO_COUNTS, ingress: NO_COUNTS },
 		bytes: counters?.bytes ?? { egress: NO_COUNTS, ingress: NO_COUNTS },
 		coherency: sources.coherency,
+		cni: sources.cni,
 		lessons: datapath?.lessons() ?? { egress: {}, ingress: {} },
 	};
 }

@@ -1,6 +1,6 @@
 // Asks the kernel for the network devices, addresses, routes and classifiers of the network namespace it was opened in.
 import { encodeIp, type Ip, isIpv6 } from "../net/ip.js";
-import { encodeAttribute, encodeU32 } from "./attribute.js";
+import { encodeAttribute, encodeU32, parseAttributes } from "./attribute.js";
 import { decodeLink, IFINFOMSG_BYTES } from "./decode-link.js";
 import {
 	decodeAddress,
@@ -12,10 +12,12 @@ import {
 	RTMSG_BYTES,
 } from "./decode-route.js";
 import { decodeFilter, decodeQdisc, TCMSG_BYTES } from "./decode-tc.js";
+import { KernelError } from "./error.js";
 import type { Address, FdbEntry, Filter, Link, Neighbour, Qdisc, Route } from "./link.js";
 import { NETLINK_ROUTE, Netlink } from "./netlink.js";
 
 const RTM_GETLINK = 18;
+const RTM_GETNSID = 90;
 const RTM_GETADDR = 22;
 const RTM_GETROUTE = 26;
 const RTM_GETNEIGH = 30;
@@ -27,7 +29,13 @@ const FAMILIES = [AF_INET, AF_INET6];
 const AF_BRIDGE = 7;
 const RTA_DST = 1;
 const RTA_OIF = 4;
+const IFLA_IFNAME = 3;
 const IFLA_EXT_MASK = 29;
+const IFLA_TARGET_NETNSID = 46;
+/** struct rtgenmsg, padded. */
+const RTGENMSG_BYTES = 4;
+const NETNSA_NSID = 1;
+const NETNSA_FD = 3;
 /** Counters are half of an answer, and nobody asks for them. */
 const RTEXT_FILTER_SKIP_STATS = 8;
 
@@ -45,6 +53,35 @@ export class Rtnetlink {
 	links(): Link[] {
 		const body = Buffer.concat([Buffer.alloc(IFINFOMSG_BYTES), encodeU32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)]);
 		return this.#netlink.dump({ type: RTM_GETLINK, body, action: "list network devices" }, decodeLink);
+	}
+
+	/** @param netnsid where it is, by nsidOf(); undefined: here. @returns undefined where there is no such device */
+	link(name: string, netnsid?: number): Link | undefined {
+		const body = Buffer.concat([
+			Buffer.alloc(IFINFOMSG_BYTES),
+			encodeAttribute(IFLA_IFNAME, Buffer.from(`${name}\0`)),
+			encodeU32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS),
+			...(netnsid === undefined ? [] : [encodeU32(IFLA_TARGET_NETNSID, netnsid)]),
+		]);
+		try {
+			return this.#netlink.request({ type: RTM_GETLINK, body, action: `find the device "${name}"` }, decodeLink)[0];
+		} catch (error) {
+			if (error instanceof KernelError && error.code === "ENODEV") return undefined;
+			throw error;
+		}
+	}
+
+	/**
+	 * The number by which devices here name another network namespace (Link.linkNetnsid); undefined where none does.
+	 * @param fd of that namespace
+	 */
+	nsidOf(fd: number): number | undefined {
+		const body = Buffer.concat([Buffer.alloc(RTGENMSG_BYTES), encodeU32(NETNSA_FD, fd)]);
+		const [nsid = -1] = this.#netlink.request(
+			{ type: RTM_GETNSID, body, action: "find a network namespace" },
+			(answer) => parseAttributes(answer, RTGENMSG_BYTES).get(NETNSA_NSID)?.readInt32LE(0),
+		);
+		return nsid < 0 ? undefined : nsid;
 	}
 
 	/** Of both families. */

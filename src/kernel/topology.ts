@@ -56,7 +56,7 @@ export interface PodVeth {
 
 /** IPv4 + UDP + VXLAN or Geneve + inner Ethernet. */
 const OVERHEAD_BYTES = 20 + 8 + 8 + 14;
-const POD_DEVICES = ["veth", "netkit"];
+export const POD_DEVICES: readonly string[] = ["veth", "netkit"];
 const TOS_INHERIT = 1;
 const RT_TABLE_MAIN = 254;
 /** Antrea's, where its switch cannot be asked. */
