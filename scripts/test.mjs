@@ -14,7 +14,7 @@ import { parseArgs } from "node:util";
 const root = fileURLToPath(new URL("..", import.meta.url));
 process.chdir(root);
 
-/** `files` says which tests (below dist/) belong to the tier; `timeoutMs` bounds one file. */
+/** `files` says which tests (below dist/) belong to the tier, `alone` which of them have no other beside them; `timeoutMs` bounds one file. */
 const TIERS = {
 	check: { title: "format and lint" },
 	pure: {
@@ -35,12 +35,24 @@ const TIERS = {
 		concurrency: 1,
 		timeoutMs: 600_000,
 	},
-	e2e: { title: "e2e: real traffic in the lab", files: /^test\/e2e\//, concurrency: 1, timeoutMs: 600_000 },
+	e2e: {
+		title: "e2e: real traffic in the lab",
+		files: /^test\/e2e\//,
+		concurrency: 2,
+		// They measure, or list what the whole machine has.
+		alone: /\/(bench|lab|lifecycle|traffic)\.test/,
+		timeoutMs: 600_000,
+	},
 	vm: { title: "vm: some of these under other kernels, in virtual machines" },
 };
 
+/** Where `ip netns` and the labs keep what they make, and the pins. */
+const OWN = ["/run/netns", "/run/oncache"];
+const BPFFS = "/sys/fs/bpf";
+
 const total = { pass: 0, fail: 0, skipped: 0 };
 const { tiers, only } = readArguments();
+if (process.getuid() === 0 && !process.env.ONCACHE_TEST_MOUNTS) isolate();
 const tests = findTests();
 
 for (const name of tiers) {
@@ -67,6 +79,24 @@ function readArguments() {
 		process.stderr.write(`${error.message}\n`);
 		process.exit(2);
 	}
+}
+
+/**
+ * Begins anew with mounts of its own: labs of other test runs, or of the machine's user, are not met, and what an
+ * interrupted one leaves goes with its last process.
+ */
+function isolate() {
+	const mounts = [
+		...OWN.map((path) => `mkdir -p ${path} && mount -t tmpfs tmpfs ${path}`),
+		`mount -t bpf bpf ${BPFFS}`,
+	];
+	const argv = [process.execPath, fileURLToPath(import.meta.url), ...process.argv.slice(2)];
+	const { status } = spawnSync(
+		"unshare",
+		["--mount", "--propagation", "slave", "sh", "-c", `${mounts.join(" && ")} && exec "$@"`, "sh", ...argv],
+		{ stdio: "inherit", env: { ...process.env, ONCACHE_TEST_MOUNTS: "own" } },
+	);
+	process.exit(status ?? 1);
 }
 
 /** src/x.test.ts, dist/src/x.test.js -> src/x.test.js */
@@ -113,13 +143,24 @@ function testKernels() {
 	}
 }
 
-async function runTier({ title, files: belongs, concurrency, timeoutMs }) {
+async function runTier({ title, files: belongs, concurrency, alone, timeoutMs }) {
 	const files = tests.filter((path) => belongs.test(path) && (only.length === 0 || only.includes(path)));
 	if (files.length === 0) {
 		process.stdout.write(`no test found for "${title}": a tier without tests proves nothing\n`);
 		total.fail += 1;
 		return;
 	}
+	const isAlone = (path) => alone?.test(path) ?? false;
+	await runFiles(
+		files.filter((path) => !isAlone(path)),
+		concurrency,
+		timeoutMs,
+	);
+	await runFiles(files.filter(isAlone), 1, timeoutMs);
+}
+
+async function runFiles(files, concurrency, timeoutMs) {
+	if (files.length === 0) return;
 	const stream = run({ files: files.map((path) => resolve("dist", path)), concurrency, timeout: timeoutMs });
 	// node:test reports its own sums as diagnostics: "pass 12", "fail 0", "cancelled 0", "skipped 0".
 	stream.on("test:diagnostic", ({ nesting, message }) => {

@@ -1,6 +1,8 @@
 // Sets a lab up: namespaces, cables, pods, overlay, rules, as a CNI and kube-proxy would. Real devices, real routes.
+import { setTimeout } from "node:timers/promises";
 import { CommandError, inNetns, run } from "./command.js";
 import { deviceLines, fdbEntries, peerLines } from "./overlay.js";
+import { patiently } from "./patience.js";
 import { hostLines, hostSysctls, netkitLines, netkitPeerLines, podLines, podWires } from "./pods.js";
 import { rulesOf } from "./rules.js";
 import { buildSwitch } from "./switch.js";
@@ -32,6 +34,28 @@ export async function build(lab: Lab, signal?: AbortSignal): Promise<void> {
 		...pods.map(({ pod, host }) => ipIn(pod.netns, podLines(pod, host, spec), signal)),
 		...(lab.fabric ? [buildFabric(lab.fabric, lab, signal)] : []),
 	]);
+	await Promise.all(outside.map((netns) => carriers(netns, signal)));
+}
+
+const CARRIER_LIMIT_MS = 5000;
+
+/**
+ * Until every cable carries. The kernel switches a device's queue on some time after its other end came up
+ * (net/core/link_watch.c, up to a second), and drops what is sent before.
+ */
+async function carriers(netns: string, signal?: AbortSignal): Promise<void> {
+	const deadline = performance.now() + patiently(CARRIER_LIMIT_MS);
+	for (;;) {
+		const { stdout } = await run(inNetns(netns, ["ip", "-j", "link", "show", "up", "type", "veth"]), { signal });
+		const links = JSON.parse(stdout || "[]") as { ifname: string; operstate: string }[];
+		const without = links.filter(({ operstate }) => operstate !== "UP");
+		if (without.length === 0) return;
+		if (performance.now() > deadline)
+			throw new Error(
+				`Cannot build the lab: no carrier on ${without.map(({ ifname }) => ifname).join(", ")} in ${netns}`,
+			);
+		await setTimeout(10);
+	}
 }
 
 async function buildHost(host: LabHost, lab: Lab, signal?: AbortSignal): Promise<void> {
