@@ -40,85 +40,101 @@ export interface ComparisonOptions {
 const LIMIT = 1000;
 const PROTOCOLS: Record<number, string> = { 1: "icmp", 6: "tcp", 17: "udp", 58: "icmp" };
 
-/** O(slots + flows), in slices, and one question to the kernel for each remote address. */
+/** What a comparison compares with, and what becomes of it. */
+class Judge {
+	readonly checked = { hosts: 0, pods: 0, flows: 0 };
+	readonly differences: Difference[] = [];
+	total = 0;
+	readonly #limit: number;
+
+	constructor(limit: number) {
+		this.#limit = limit;
+	}
+
+	/** @returns whether it differs */
+	note(cache: Difference["cache"], entry: () => string, why: string | undefined): boolean {
+		if (why === undefined) return false;
+		this.total++;
+		if (this.differences.length < this.#limit) this.differences.push({ cache, entry: entry(), why });
+		return true;
+	}
+}
+
+/** Hosts and pods at once, then the flows in slices. */
 export async function compare(
 	datapath: Datapath,
 	forwarding: Forwarding,
 	addresses: readonly Address[],
 	options: ComparisonOptions = {},
 ): Promise<Comparison> {
-	const { strict = false, limit = LIMIT, isTracked, evict = false, isOver = () => false } = options;
-	const differences: Difference[] = [];
-	const note = (cache: Difference["cache"], entry: string, why: string | undefined): boolean => {
-		if (why !== undefined && differences.length < limit) differences.push({ cache, entry, why });
-		return why !== undefined;
+	const slots = compareSlots(datapath, forwarding, addresses, options);
+	const flows = await compareFlows(datapath, forwarding, options);
+	return {
+		checked: { ...slots.checked, flows: flows.checked.flows },
+		differences: [...slots.differences, ...flows.differences],
+		total: slots.total + flows.total,
 	};
+}
+
+/**
+ * What each host's header and each pod's veth would be now. With one of them all its flows are gone.
+ * O(slots), and one question to the kernel for each.
+ */
+export function compareSlots(
+	datapath: Datapath,
+	forwarding: Forwarding,
+	addresses: readonly Address[],
+	{ strict = false, limit = LIMIT, evict = false }: ComparisonOptions = {},
+): Comparison {
+	const judge = new Judge(limit);
 	const own = new Set(addresses.map(({ ip }) => ip));
 	const hosts = datapath.hosts();
 	const pods = datapath.pods();
-	const podHops = new Map(forwarding.hops(pods.map(({ ip }) => ip)));
+	const hops = new Map(forwarding.hops(pods.map(({ ip }) => ip)));
 	const wrongHosts = hosts.filter((host) =>
-		note("egress", `host ${formatIp(host.remote)}`, whyNotHost(host, forwarding, own, strict)),
+		judge.note("egress", () => `host ${formatIp(host.remote)}`, whyNotHost(host, forwarding, own, strict)),
 	);
+	if (evict && wrongHosts.length > 0) datapath.retireHosts(isOneOf(wrongHosts));
 	const wrongPods = pods.filter((pod) =>
-		note("ingress", `pod ${formatIp(pod.ip)}`, whyNotPod(pod, podHops.get(pod.ip), forwarding, strict)),
+		judge.note("ingress", () => `pod ${formatIp(pod.ip)}`, whyNotPod(pod, hops.get(pod.ip), forwarding, strict)),
 	);
+	if (evict && wrongPods.length > 0) datapath.retirePods(isOneOf(wrongPods));
+	return { ...judge, checked: { hosts: hosts.length, pods: pods.length, flows: 0 } };
+}
 
-	if (evict) {
-		if (wrongHosts.length > 0) datapath.retireHosts(isOneOf(wrongHosts));
-		if (wrongPods.length > 0) datapath.retirePods(isOneOf(wrongPods));
-	}
-	// With its host or pod a flow is gone too: it need not be evicted by itself.
-	const bySlot = bySlotOf(hosts, evict ? wrongHosts : []);
-	const podBySlot = bySlotOf(pods, evict ? wrongPods : []);
+/** Where each flow would go now. O(flows), in slices, and one question to the kernel for each remote address. */
+export async function compareFlows(
+	datapath: Datapath,
+	forwarding: Forwarding,
+	{ strict = false, limit = LIMIT, isTracked, evict = false, isOver = () => false }: ComparisonOptions = {},
+): Promise<Comparison> {
+	const judge = new Judge(limit);
+	const hosts = new Map(datapath.hosts().map((host) => [host.slot, host]));
+	const pods = new Map(datapath.pods().map((pod) => [pod.slot, pod]));
 	const isFresh = datapath.freshness();
 	const hops = new Map<Ip, Hop | undefined>();
-	const wrongFlows = new FlowKeys();
 	let flows = 0;
 	await datapath.scanFlows((chunk) => {
 		if (isOver()) return;
 		for (const [ip, hop] of forwarding.hops(newRemotes(chunk, hops))) hops.set(ip, hop);
+		const wrong = new FlowKeys();
 		for (let i = 0; i < chunk.count; i++) {
-			const egress = chunk.verdict(i, "egress");
-			const ingress = chunk.verdict(i, "ingress");
-			const host = isFresh(egress) ? bySlot.get(egress.slot) : undefined;
-			const pod = isFresh(ingress) ? podBySlot.get(ingress.slot) : undefined;
-			const isHost = host?.generation === egress.generation;
-			const isPod = pod?.generation === ingress.generation;
+			const host = isFresh(chunk, i, "egress") ? hosts.get(chunk.slot(i, "egress")) : undefined;
+			const pod = isFresh(chunk, i, "ingress") ? pods.get(chunk.slot(i, "ingress")) : undefined;
+			const isHost = host?.generation === chunk.generation(i, "egress");
+			const isPod = pod?.generation === chunk.generation(i, "ingress");
 			if (!isHost && !isPod) continue; // nobody uses it any more
 			flows++;
 			const why =
-				(isHost && !host.bridged && !isFlowBased(forwarding.links.get(host.tunnel))
-					? whyNotHop(
-							hops.get(chunk.remotePodIp(i)),
-							routerOf(host.tunnel, forwarding),
-							host.peerMac,
-							forwarding,
-							strict,
-						)
-					: undefined) ??
+				(isHost ? whyNotThere(host, hops.get(chunk.remotePodIp(i)), forwarding, strict) : undefined) ??
 				(isPod && pod.ip !== chunk.localPodIp(i) ? `It is delivered to the pod ${formatIp(pod.ip)}` : undefined) ??
 				(isTracked?.(chunk, i) === false ? "Connection tracking does not know it" : undefined);
-			if (why === undefined) continue;
-			note("filter", `flow ${nameOf(chunk, i)}`, why);
-			wrongFlows.add(chunk, i);
+			if (judge.note("filter", () => `flow ${nameOf(chunk, i)}`, why)) wrong.add(chunk, i);
 		}
+		// Now, not when all have been looked at: that may take a while.
+		if (evict && wrong.count > 0) datapath.evictFlows(wrong);
 	});
-	if (evict && wrongFlows.count > 0 && !isOver()) datapath.evictFlows(wrongFlows);
-	return {
-		checked: { hosts: hosts.length, pods: pods.length, flows },
-		differences,
-		total: wrongHosts.length + wrongPods.length + wrongFlows.count,
-	};
-}
-
-function bySlotOf<Entry extends { slot: number }>(
-	entries: readonly Entry[],
-	without: readonly Entry[],
-): Map<number, Entry> {
-	const bySlot = new Map(entries.map((entry) => [entry.slot, entry]));
-	for (const { slot } of without) bySlot.delete(slot);
-	return bySlot;
+	return { ...judge, checked: { hosts: 0, pods: 0, flows } };
 }
 
 function isOneOf(entries: readonly { slot: number; generation: number }[]) {
@@ -154,6 +170,17 @@ function whyNotHost(
 		return `No neighbour on "${tunnel.name}" has the MAC address ${host.peerMac}`;
 	const [[, hop] = []] = forwarding.hops([host.remote], tunnel.vxlan?.link);
 	return whyNotHop(hop, host.uplink, host.nextHopMac, forwarding, strict);
+}
+
+/** Of the flow's own route; a bridge that pods and tunnel device share has none. */
+function whyNotThere(
+	host: CachedHost,
+	hop: Hop | undefined,
+	forwarding: Forwarding,
+	strict: boolean,
+): string | undefined {
+	if (host.bridged || isFlowBased(forwarding.links.get(host.tunnel))) return undefined;
+	return whyNotHop(hop, routerOf(host.tunnel, forwarding), host.peerMac, forwarding, strict);
 }
 
 /** The flows of a switch decide where it sends what; routes and neighbours do not. */

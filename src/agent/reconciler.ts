@@ -9,7 +9,7 @@ import { KernelError } from "../kernel/error.js";
 import { Forwarding } from "../kernel/forwarding.js";
 import { Rtnetlink } from "../kernel/rtnetlink.js";
 import type { Switch } from "../ovs/switch.js";
-import { compare, type Difference } from "./coherency.js";
+import { type Comparison, compareFlows, compareSlots, type Difference } from "./coherency.js";
 import { type Choice, type Desired, type DesiredVeth, desiredState, NOTHING } from "./desired.js";
 import { type Action, plan } from "./plan.js";
 import { type Snapshot, takeSnapshot } from "./snapshot.js";
@@ -92,6 +92,9 @@ export class Reconciler {
 	#soon: NodeJS.Timeout | undefined;
 	#audit: NodeJS.Timeout | undefined;
 	#settle: NodeJS.Timeout | undefined;
+	/** The flows are being gone through. */
+	#isScanning = false;
+	#between: NodeJS.Timeout | undefined;
 	#state: ReconcilerState = {
 		desired: NOTHING,
 		snapshot: undefined,
@@ -134,6 +137,7 @@ export class Reconciler {
 			look: before && LOOKS.indexOf(before.look) > LOOKS.indexOf(look) ? before.look : look,
 			strict: strict || (before?.strict ?? false),
 		};
+		if (this.#isScanning) this.#slotsBetween();
 		this.#schedule(COALESCE_MS);
 	}
 
@@ -161,6 +165,7 @@ export class Reconciler {
 		this.#isStopped = true;
 		clearTimeout(this.#soon);
 		clearTimeout(this.#settle);
+		clearTimeout(this.#between);
 		clearInterval(this.#audit);
 		await this.#running?.catch(() => {}); // whoever started it hears of it
 		await this.#lastLook.catch(() => {});
@@ -304,12 +309,40 @@ export class Reconciler {
 
 	/** O(slots + flows + neighbours), in slices. */
 	async #caches(strict: boolean): Promise<void> {
-		const forwarding = new Forwarding(this.#rtnetlink, this.#rtnetlink.links(), this.#options.readSwitch()?.remotes);
-		const { total, differences } = await compare(this.#options.datapath, forwarding, this.#rtnetlink.addresses(), {
-			strict,
-			evict: true,
-			isOver: () => this.#isStopped,
-		});
+		const forwarding = this.#slots(strict);
+		this.#isScanning = true;
+		try {
+			const isOver = () => this.#isStopped;
+			this.#evicted(await compareFlows(this.#options.datapath, forwarding, { strict, evict: true, isOver }));
+		} finally {
+			this.#isScanning = false;
+			clearTimeout(this.#between);
+			this.#between = undefined;
+		}
+	}
+
+	/** Hosts and pods, at once. */
+	#slots(strict: boolean): Forwarding {
+		const { datapath, readSwitch } = this.#options;
+		const forwarding = new Forwarding(this.#rtnetlink, this.#rtnetlink.links(), readSwitch()?.remotes);
+		this.#evicted(compareSlots(datapath, forwarding, this.#rtnetlink.addresses(), { strict, evict: true }));
+		return forwarding;
+	}
+
+	/** What is told while flows are gone through: hosts and pods do not wait for the end of it. */
+	#slotsBetween(): void {
+		this.#between ??= setTimeout(() => {
+			this.#between = undefined;
+			if (!this.#isScanning || this.#isStopped) return;
+			try {
+				this.#slots(this.#wanted?.strict ?? false);
+			} catch {
+				// The round that follows says so, if it is still so.
+			}
+		}, COALESCE_MS);
+	}
+
+	#evicted({ total, differences }: Comparison): void {
 		if (total === 0) return;
 		this.#state = { ...this.#state, evicted: this.#state.evicted + total };
 		this.#options.onEvicted(differences, total);

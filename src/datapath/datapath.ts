@@ -384,12 +384,13 @@ export class Datapath {
 		return this.#control.view.getUint32(control.offset.epoch, true);
 	}
 
-	/** Whether a verdict of FlowChunk would be used now, as far as epoch and age tell. */
-	freshness(): (verdict: { epoch: number; confirmedAt: number }) => boolean {
+	/** Whether one direction of a flow would be used now, as far as epoch and age tell. */
+	freshness(): (chunk: FlowChunk, i: number, direction: "egress" | "ingress") => boolean {
 		const { epoch } = this;
 		const now = Number(this.now & 0xffffffffn);
 		const bound = Number(this.#control.view.getBigUint64(control.offset.maxStaleness, true));
-		return (verdict) => verdict.epoch === epoch && (now - verdict.confirmedAt) >>> 0 <= bound;
+		return (chunk, i, direction) =>
+			chunk.epoch(i, direction) === epoch && (now - chunk.confirmedAt(i, direction)) >>> 0 <= bound;
 	}
 
 	/** Pins maps again whose pin somebody has removed. @returns their names */

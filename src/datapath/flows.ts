@@ -121,6 +121,9 @@ export class FlowChunk {
 	readonly keys: DataView;
 	readonly values: DataView;
 	readonly #layout: FlowLayout;
+	readonly #stride: number;
+	readonly #egressAt: number;
+	readonly #ingressAt: number;
 
 	constructor(family: Family, { keys, values, count }: { keys: DataView; values: DataView; count: number }) {
 		this.family = family;
@@ -128,6 +131,10 @@ export class FlowChunk {
 		this.values = values;
 		this.count = count;
 		this.#layout = FLOW_LAYOUTS[family];
+		const { size, offset } = this.#layout.flow;
+		this.#stride = size;
+		this.#egressAt = offset.egress;
+		this.#ingressAt = offset.ingress;
 	}
 
 	localIp(i: number): Ip {
@@ -182,8 +189,7 @@ export class FlowChunk {
 	}
 
 	#verdictAt(i: number, direction: "egress" | "ingress"): number {
-		const { flow } = this.#layout;
-		return i * flow.size + flow.offset[direction];
+		return i * this.#stride + (direction === "egress" ? this.#egressAt : this.#ingressAt);
 	}
 
 	#other(i: number, side: "localIp" | "remoteIp"): Ip {
@@ -191,19 +197,23 @@ export class FlowChunk {
 		return readIp(this.values, i * flow.size + flow.offset.other + key.offset[side]);
 	}
 
-	/** Where one direction refers to in the egress or ingress cache, and what else decides whether it is used. */
-	verdict(
-		i: number,
-		direction: "egress" | "ingress",
-	): { slot: number; generation: number; epoch: number; confirmedAt: number } {
-		const at = this.#verdictAt(i, direction);
-		return {
-			slot: this.values.getUint32(at + verdictLayout.offset.ref, true),
-			generation: this.values.getUint32(at + verdictLayout.offset.ref + 4, true),
-			epoch: this.values.getUint32(at + verdictLayout.offset.epoch, true),
-			// The low half: jiffies are compared over seconds.
-			confirmedAt: this.values.getUint32(at + verdictLayout.offset.confirmedAt, true),
-		};
+	/** Where one direction refers to in the egress or ingress cache. */
+	slot(i: number, direction: "egress" | "ingress"): number {
+		return this.values.getUint32(this.#verdictAt(i, direction) + verdictLayout.offset.ref, true);
+	}
+
+	/** Of the slot, when it was referred to. */
+	generation(i: number, direction: "egress" | "ingress"): number {
+		return this.values.getUint32(this.#verdictAt(i, direction) + verdictLayout.offset.ref + 4, true);
+	}
+
+	epoch(i: number, direction: "egress" | "ingress"): number {
+		return this.values.getUint32(this.#verdictAt(i, direction) + verdictLayout.offset.epoch, true);
+	}
+
+	/** The low half of it: jiffies are compared over seconds. */
+	confirmedAt(i: number, direction: "egress" | "ingress"): number {
+		return this.values.getUint32(this.#verdictAt(i, direction) + verdictLayout.offset.confirmedAt, true);
 	}
 }
 
@@ -214,9 +224,11 @@ export const NO_OTHER: Pick<Flow, "other" | "addressSum" | "portSum"> = {
 	portSum: 0,
 };
 
+const NO_KEYS = new Uint8Array();
+
 /** Keys of flows, one behind another by family: there may be a million. */
 export class FlowKeys {
-	readonly #keys = { ipv4: new Uint8Array(64 * flowKey.size), ipv6: new Uint8Array(64 * flowKey6.size) };
+	readonly #keys = { ipv4: NO_KEYS, ipv6: NO_KEYS };
 	readonly #lengths = { ipv4: 0, ipv6: 0 };
 	count = 0;
 
@@ -225,7 +237,7 @@ export class FlowKeys {
 		const { family } = chunk;
 		const at = this.#lengths[family];
 		if (at === this.#keys[family].length) {
-			const larger = new Uint8Array(2 * at);
+			const larger = new Uint8Array(Math.max(2 * at, 64 * chunk.key(i).length));
 			larger.set(this.#keys[family]);
 			this.#keys[family] = larger;
 		}

@@ -5,7 +5,8 @@ import { check, libbpf, mapMemory, objectInfo } from "./libbpf.js";
 
 const ENOENT = 2;
 const ENOSPC = 28;
-const BATCH = 4096;
+/** Entries per system call: keys and values of so many stay in a CPU's cache. */
+const BATCH = 1024;
 
 export interface MapInfo {
 	type: number;

@@ -5,21 +5,49 @@ const HEADER_BYTES = 4;
 /** Bits 14 and 15 say "nested" and "big endian"; the kernel does not set them reliably. */
 const TYPE_MASK = 0x3fff;
 
-export type Attributes = Map<number, Buffer>;
+/** Records one behind another, found where they lie: a list of devices has tens of thousands, and few are asked for. */
+export class Attributes {
+	readonly #bytes: Buffer;
+	readonly #from: number;
+	/** How many there are. */
+	readonly size: number;
 
-/** The attributes from `offset` to the end; values are views of `bytes`. A type that repeats: the last one counts. */
-export function parseAttributes(bytes: Buffer, offset = 0): Attributes {
-	const attributes: Attributes = new Map();
-	while (offset + HEADER_BYTES <= bytes.length) {
-		const length = bytes.readUInt16LE(offset);
-		if (length < HEADER_BYTES || offset + length > bytes.length)
-			throw new RangeError(
-				`Cannot parse netlink attribute at byte ${offset}: it claims ${length} bytes of ${bytes.length - offset}`,
-			);
-		attributes.set(bytes.readUInt16LE(offset + 2) & TYPE_MASK, bytes.subarray(offset + HEADER_BYTES, offset + length));
-		offset += align(length);
+	/** From `offset` to the end. @throws RangeError when a length lies */
+	constructor(bytes: Buffer, offset = 0) {
+		this.#bytes = bytes;
+		this.#from = offset;
+		let size = 0;
+		for (let at = offset; at + HEADER_BYTES <= bytes.length; size++) {
+			const length = u16(bytes, at);
+			if (length < HEADER_BYTES || at + length > bytes.length)
+				throw new RangeError(
+					`Cannot parse netlink attribute at byte ${at}: it claims ${length} bytes of ${bytes.length - at}`,
+				);
+			at += align(length);
+		}
+		this.size = size;
 	}
-	return attributes;
+
+	/** The value, a view of the bytes. Of a type that repeats the last one counts. */
+	get(type: number): Buffer | undefined {
+		const bytes = this.#bytes;
+		let found = -1;
+		for (let at = this.#from; at + HEADER_BYTES <= bytes.length; at += align(u16(bytes, at)))
+			if ((u16(bytes, at + 2) & TYPE_MASK) === type) found = at;
+		return found < 0 ? undefined : bytes.subarray(found + HEADER_BYTES, found + u16(bytes, found));
+	}
+
+	has(type: number): boolean {
+		return this.get(type) !== undefined;
+	}
+}
+
+export function parseAttributes(bytes: Buffer, offset = 0): Attributes {
+	return new Attributes(bytes, offset);
+}
+
+function u16(bytes: Buffer, at: number): number {
+	return (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
 }
 
 export function encodeAttribute(type: number, value: Uint8Array): Buffer {

@@ -1,6 +1,6 @@
 // RTM_NEWADDR, RTM_NEWROUTE and RTM_NEWNEIGH: bytes to Address, Route, FdbEntry, Neighbour
 // (include/uapi/linux/if_addr.h, rtnetlink.h, neighbour.h).
-import { decodeIp, type Ip } from "../net/ip.js";
+import { decodeIp, IPV6_BYTES, type Ip } from "../net/ip.js";
 import type { Ipv4 } from "../net/ipv4.js";
 import type { Ipv6 } from "../net/ipv6.js";
 import { readMac } from "../net/mac.js";
@@ -58,7 +58,7 @@ export function decodeFdbEntry(body: Buffer): FdbEntry | undefined {
 	const attributes = parseAttributes(body, NDMSG_BYTES);
 	const mac = attributes.get(NDA.mac);
 	const remote = attributes.get(NDA.destination);
-	if (mac === undefined) return undefined;
+	if (mac?.length !== 6) return undefined;
 	return {
 		ifindex: body.readInt32LE(4),
 		master: attributes.get(NDA.master)?.readUInt32LE(),
@@ -78,7 +78,9 @@ export function isEcho(body: Buffer): boolean {
 export function decodeNeighbour(body: Buffer): Neighbour | undefined {
 	const attributes = parseAttributes(body, NDMSG_BYTES);
 	const bytes = attributes.get(NDA.destination);
-	const ip = bytes && decodeIp(bytes);
+	// Nobody is asked for the address of a multicast group, and every device has several.
+	if (bytes === undefined || isMulticast(bytes)) return undefined;
+	const ip = decodeIp(bytes);
 	const mac = attributes.get(NDA.mac);
 	if (ip === undefined) return undefined;
 	const isValid = (body.readUInt16LE(8) & NUD_VALID) !== 0;
@@ -87,4 +89,9 @@ export function decodeNeighbour(body: Buffer): Neighbour | undefined {
 		ip,
 		mac: isValid && mac?.length === 6 ? readMac(mac) : undefined,
 	};
+}
+
+function isMulticast(bytes: Buffer): boolean {
+	const [first = 0] = bytes;
+	return bytes.length === IPV6_BYTES ? first === 0xff : first >> 4 === 0xe;
 }

@@ -1,6 +1,7 @@
 // Where this host's fallback sends packets now, as the kernel itself answers: routes, neighbours, forwarding entries.
-import { formatIp, type Ip } from "../net/ip.js";
+import type { Ip } from "../net/ip.js";
 import type { MacAddress } from "../net/mac.js";
+import { ByDevice } from "./by-device.js";
 import type { Link } from "./link.js";
 import type { Rtnetlink } from "./rtnetlink.js";
 import { findSwitchGateway, isSwitch } from "./topology.js";
@@ -15,7 +16,7 @@ export interface Hop {
 	mac: MacAddress | "failed" | undefined;
 }
 
-const NO_MAC = "00:00:00:00:00:00";
+const NO_MAC = "00:00:00:00:00:00" as MacAddress;
 
 /** One look: neighbours and forwarding entries as they were when it was taken, routes as they are when asked for. */
 export class Forwarding {
@@ -25,10 +26,11 @@ export class Forwarding {
 	/** The remote hosts to which its flows lead; undefined: not known. */
 	readonly switchRemotes: ReadonlySet<Ip> | undefined;
 	readonly #rtnetlink: Rtnetlink;
-	readonly #neighbours: ReadonlyMap<string, MacAddress | "failed">;
-	readonly #macs: ReadonlySet<string>;
-	readonly #remotes: ReadonlyMap<string, ReadonlySet<Ip>>;
-	readonly #ports: ReadonlyMap<string, number>;
+	readonly #neighbours = new ByDevice<Ip, MacAddress | "failed">();
+	/** Of vxlan devices. */
+	readonly #remotes = new ByDevice<MacAddress, Set<Ip>>();
+	/** Of bridges. */
+	readonly #ports = new ByDevice<MacAddress, number>();
 
 	/** O(neighbours + forwarding entries). */
 	constructor(rtnetlink: Rtnetlink, links: readonly Link[], switchRemotes?: readonly Ip[]) {
@@ -38,18 +40,13 @@ export class Forwarding {
 			: undefined;
 		this.switchRemotes = switchRemotes && new Set(switchRemotes);
 		this.links = new Map(links.map((link) => [link.ifindex, link]));
-		const neighbours = rtnetlink.neighbours();
-		this.#neighbours = new Map(neighbours.map(({ ifindex, ip, mac }) => [neighbourKey(ifindex, ip), mac ?? "failed"]));
-		this.#macs = new Set(neighbours.map(({ ifindex, mac }) => `${ifindex} ${mac}`));
-		const remotes = new Map<string, Set<Ip>>();
-		const ports = new Map<string, number>();
+		for (const { ifindex, ip, mac } of rtnetlink.neighbours()) this.#neighbours.set(ifindex, ip, mac ?? "failed");
 		for (const { ifindex, master, mac, remote } of rtnetlink.fdb())
 			if (remote !== undefined) {
-				const key = `${ifindex} ${mac}`;
-				remotes.set(key, (remotes.get(key) ?? new Set()).add(remote));
-			} else if (master !== undefined && ifindex !== master) ports.set(`${master} ${mac}`, ifindex);
-		this.#remotes = remotes;
-		this.#ports = ports;
+				const known = this.#remotes.get(ifindex, mac);
+				if (known) known.add(remote);
+				else this.#remotes.set(ifindex, mac, new Set([remote]));
+			} else if (master !== undefined && ifindex !== master) this.#ports.set(master, mac, ifindex);
 	}
 
 	/** Undefined: the kernel has no route. `device` as in Rtnetlink.routesTo(). */
@@ -59,28 +56,25 @@ export class Forwarding {
 			const route = routes[i];
 			if (route?.device === undefined) return [destination, undefined];
 			const ip = route.gateway ?? destination;
-			return [destination, { device: route.device, ip, mac: this.#neighbours.get(neighbourKey(route.device, ip)) }];
+			return [destination, { device: route.device, ip, mac: this.#neighbours.get(route.device, ip) }];
 		});
 	}
 
 	/** The remote hosts to which a vxlan device sends frames for `mac`. */
 	remotesOf(tunnel: number, mac: MacAddress): ReadonlySet<Ip> {
-		return this.#remotes.get(`${tunnel} ${mac}`) ?? this.#remotes.get(`${tunnel} ${NO_MAC}`) ?? NOBODY;
+		return this.#remotes.get(tunnel, mac) ?? this.#remotes.get(tunnel, NO_MAC) ?? NOBODY;
 	}
 
-	/** Whether any neighbour on a device has this MAC address. */
+	/** Whether any neighbour on a device has this MAC address. O(neighbours there). */
 	isNeighbour(device: number, mac: MacAddress): boolean {
-		return this.#macs.has(`${device} ${mac}`);
+		for (const each of this.#neighbours.values(device)) if (each === mac) return true;
+		return false;
 	}
 
 	/** The port behind which a bridge knows `mac`; undefined: it would ask all. */
 	portOf(bridge: number, mac: MacAddress): number | undefined {
-		return this.#ports.get(`${bridge} ${mac}`);
+		return this.#ports.get(bridge, mac);
 	}
-}
-
-function neighbourKey(ifindex: number, ip: Ip): string {
-	return `${ifindex} ${formatIp(ip)}`;
 }
 
 const NOBODY: ReadonlySet<Ip> = new Set();

@@ -1,6 +1,8 @@
 // What is known of neighbours and forwarding entries, so that of the many notifications about them only those count that say
 // something else than before: every neighbour announces each of its states.
-import { formatIp } from "../net/ip.js";
+import type { Ip } from "../net/ip.js";
+import type { MacAddress } from "../net/mac.js";
+import { ByDevice } from "./by-device.js";
 import { decodeFdbEntry, decodeNeighbour, isEcho } from "./decode-route.js";
 import type { FdbEntry, Neighbour } from "./link.js";
 import type { Message } from "./netlink.js";
@@ -10,10 +12,15 @@ const RTM_DELNEIGH = 29;
 const AF_INET = 2;
 const AF_INET6 = 10;
 const AF_BRIDGE = 7;
+const NO_REMOTE = "none";
 
 export class Neighbours {
-	/** Where each address leads to: a MAC address, a port, a remote host. */
-	readonly #known = new Map<string, string>();
+	/** Of each neighbour. */
+	readonly #macs = new ByDevice<Ip, MacAddress>();
+	/** Of vxlan devices: the remote host behind a MAC address. */
+	readonly #remotes = new ByDevice<MacAddress, Ip | typeof NO_REMOTE>();
+	/** Of bridges: the port behind which a MAC address is. */
+	readonly #ports = new ByDevice<MacAddress, number>();
 
 	constructor() {
 		this.read();
@@ -23,9 +30,9 @@ export class Neighbours {
 	read(): void {
 		const rtnetlink = Rtnetlink.open();
 		try {
-			this.#known.clear();
-			for (const entry of rtnetlink.neighbours()) this.#learn(neighbourKey(entry), entry.mac);
-			for (const entry of rtnetlink.fdb()) this.#learn(fdbKey(entry), fdbTarget(entry));
+			for (const map of [this.#macs, this.#remotes, this.#ports]) map.clear();
+			for (const entry of rtnetlink.neighbours()) this.#learnNeighbour(entry, false);
+			for (const entry of rtnetlink.fdb()) this.#learnEntry(entry, false);
 		} finally {
 			rtnetlink.close();
 		}
@@ -37,29 +44,27 @@ export class Neighbours {
 		const family = message.body.readUInt8(0);
 		if (family === AF_INET || family === AF_INET6) {
 			const entry = decodeNeighbour(message.body);
-			return entry !== undefined && this.#learn(neighbourKey(entry), isGone ? undefined : entry.mac);
+			return entry !== undefined && this.#learnNeighbour(entry, isGone);
 		}
 		if (family !== AF_BRIDGE || isEcho(message.body)) return false;
 		const entry = decodeFdbEntry(message.body);
-		return entry !== undefined && this.#learn(fdbKey(entry), isGone ? undefined : fdbTarget(entry));
+		return entry !== undefined && this.#learnEntry(entry, isGone);
 	}
 
-	#learn(key: string, target: string | undefined): boolean {
-		const before = this.#known.get(key);
-		if (target === undefined) this.#known.delete(key);
-		else this.#known.set(key, target);
-		return before !== undefined && before !== target;
+	#learnNeighbour({ ifindex, ip, mac }: Neighbour, isGone: boolean): boolean {
+		return learn(this.#macs, ifindex, ip, isGone ? undefined : mac);
+	}
+
+	#learnEntry({ ifindex, master, mac, remote }: FdbEntry, isGone: boolean): boolean {
+		return master === undefined
+			? learn(this.#remotes, ifindex, mac, isGone ? undefined : (remote ?? NO_REMOTE))
+			: learn(this.#ports, master, mac, isGone ? undefined : ifindex);
 	}
 }
 
-function neighbourKey({ ifindex, ip }: Neighbour): string {
-	return `${ifindex} ${formatIp(ip)}`;
-}
-
-function fdbKey({ ifindex, master, mac }: FdbEntry): string {
-	return `${master === undefined ? ifindex : `of ${master}`} ${mac}`;
-}
-
-function fdbTarget({ ifindex, remote }: FdbEntry): string {
-	return `${ifindex} ${remote === undefined ? "" : formatIp(remote)}`;
+function learn<Key, Value>(known: ByDevice<Key, Value>, device: number, key: Key, value: Value | undefined): boolean {
+	const before = known.get(device, key);
+	if (value === undefined) known.delete(device, key);
+	else known.set(device, key, value);
+	return before !== undefined && before !== value;
 }

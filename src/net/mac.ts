@@ -3,8 +3,11 @@
 declare const brand: unique symbol;
 export type MacAddress = string & { readonly [brand]: "MacAddress" };
 
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
+
 export function readMac(bytes: Uint8Array, offset = 0): MacAddress {
-	return Array.from(bytes.subarray(offset, offset + 6), (b) => b.toString(16).padStart(2, "0")).join(":") as MacAddress;
+	const hex = (i: number): string => HEX[bytes[offset + i] as number] as string;
+	return `${hex(0)}:${hex(1)}:${hex(2)}:${hex(3)}:${hex(4)}:${hex(5)}` as MacAddress;
 }
 
 /** @throws {TypeError} when `text` is not six hexadecimal bytes */
