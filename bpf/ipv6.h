@@ -183,6 +183,16 @@ static __always_inline enum lesson established6(struct __sk_buff *skb, const str
 	return lesson;
 }
 
+/* As consent(). */
+static __always_inline enum lesson consent6(const struct flow_key6 *key, const struct flow_key6 *asked,
+					    const struct question *question)
+{
+	if (!is_opted_out(&key->local_ip, &key->remote_ip) && !is_opted_out(&asked->local_ip, &asked->remote_ip))
+		return LESSON_LEARNED;
+	backoff_declined(flow_hash6(asked), question->from_pod ? DIRECTION_EGRESS : DIRECTION_INGRESS, question->now);
+	return LESSON_OPTED_OUT;
+}
+
 __noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel)
 {
 	const enum direction direction = DIRECTION_EGRESS;
@@ -208,6 +218,8 @@ __noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const st
 		question.bridged = is_bridged_into(skb, tunnel);
 		if (!lesson && !(question.bridged && tunnel->flags & TUNNEL_UNTRACKED))
 			lesson = established6(skb, &pkt, direction, &question, &asked);
+		if (!lesson)
+			lesson = consent6(&pkt.key, &asked, &question);
 		question.translated = !key6_equal(&asked, &pkt.key);
 		if (!lesson)
 			lesson = egress_lesson(skb, tunnel, &question, &verdict);
@@ -243,6 +255,8 @@ __noinline int ingress_init6(struct __sk_buff *skb, struct control *ctl, const s
 		question.bridged = (!tunnel || tunnel->flags & TUNNEL_PORT) && is_bridged(skb, veth);
 		if (!lesson && !(question.bridged && veth->flags & VETH_UNTRACKED))
 			lesson = established6(skb, &pkt, direction, &question, &asked);
+		if (!lesson)
+			lesson = consent6(&pkt.key, &asked, &question);
 		question.translated = is_translated6(&asked, &pkt.key, !tunnel);
 		if (!lesson && is_switched(skb, tunnel, veth))
 			lesson = LESSON_UNFIT;

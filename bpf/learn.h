@@ -89,6 +89,21 @@ static __always_inline void ip6_of(ipv6_t *to, ipv4_t ip)
 	to->w[3] = ip;
 }
 
+static __always_inline int is_opted_out(const ipv6_t *a, const ipv6_t *b)
+{
+	return bpf_map_lookup_elem(&opted_out, a) || bpf_map_lookup_elem(&opted_out, b);
+}
+
+/* Whether a pod at either end is left to the fallback. */
+static __noinline int flow_is_opted_out(const struct flow_key *key)
+{
+	ipv6_t local, remote;
+
+	ip6_of(&local, key->local_ip);
+	ip6_of(&remote, key->remote_ip);
+	return is_opted_out(&local, &remote);
+}
+
 static __always_inline int host_same_key(const struct host *a, const struct host *b)
 {
 	const __u16 *x = (const void *)((const struct outer *)a->template)->inner_eth.h_dest;

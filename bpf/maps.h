@@ -98,6 +98,19 @@ struct {
 	__uint(max_entries, 65536);
 } pending SEC(".maps");
 
+/*
+ * Addresses of pods that are left to the fallback, whichever end of a flow they
+ * are; IPv4 as in the ingress cache. Written by the agent. Only lessons look
+ * here: what is not learned needs no check on a hit.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, ipv6_t);
+	__type(value, __u32);
+	__uint(max_entries, OPTED_OUT_MAX);
+} opted_out SEC(".maps");
+
 /* Room for what a lesson makes and the stack has no room for. Nothing is kept there. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

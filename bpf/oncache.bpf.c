@@ -416,6 +416,16 @@ static __always_inline enum lesson established(struct __sk_buff *skb, const stru
 	return lesson;
 }
 
+/* Whether all pods that the packets are of may be accelerated; a refusal is remembered likewise. */
+static __always_inline enum lesson consent(const struct flow_key *key, const struct flow_key *asked,
+					   const struct question *question)
+{
+	if (!flow_is_opted_out(key) && !flow_is_opted_out(asked))
+		return LESSON_LEARNED;
+	backoff_declined(flow_hash(asked), question->from_pod ? DIRECTION_EGRESS : DIRECTION_INGRESS, question->now);
+	return LESSON_OPTED_OUT;
+}
+
 /* Routed by this host into the tunnel, its MAC address is the inner source. */
 static __always_inline int is_bridged_into(struct __sk_buff *skb, const struct tunnel *tunnel)
 {
@@ -460,6 +470,8 @@ __noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const st
 		question.bridged = is_bridged_into(skb, tunnel);
 		if (!lesson && !(question.bridged && tunnel->flags & TUNNEL_UNTRACKED))
 			lesson = established(skb, &pkt, direction, marked, &question, &asked);
+		if (!lesson)
+			lesson = consent(&pkt.key, &asked, &question);
 		question.translated = !key_equal(&asked, &pkt.key);
 		if (!lesson)
 			lesson = egress_lesson(skb, tunnel, &question, &verdict);
@@ -687,6 +699,8 @@ __noinline int ingress_init4(struct __sk_buff *skb, struct control *ctl, const s
 		question.bridged = (!tunnel || tunnel->flags & TUNNEL_PORT) && is_bridged(skb, veth);
 		if (!lesson && !(question.bridged && veth->flags & VETH_UNTRACKED))
 			lesson = established(skb, &pkt, direction, marked, &question, &asked);
+		if (!lesson)
+			lesson = consent(&pkt.key, &asked, &question);
 		question.translated = !key_equal(&asked, &untranslated);
 		if (!lesson && is_switched(skb, tunnel, veth))
 			lesson = LESSON_UNFIT;

@@ -32,6 +32,7 @@ typedef __u32 ifindex_t;
 typedef struct { __u8 b[6]; __u8 pad[2]; } mac_t;
 
 #define TUNNELS_MAX 8		/* tunnel devices in one network namespace */
+#define OPTED_OUT_MAX 65536	/* addresses of pods that are left alone */
 #define SLOT_PROBES 16		/* slots looked at for one key */
 
 /* Where a packet is going, seen from this host. */
@@ -93,6 +94,7 @@ enum lesson {
 	LESSON_FORGED,		/* dscp mode: a mark that ONCache did not set */
 	LESSON_HELPER,		/* a connection tracking helper or sequence adjustment must see every packet */
 	LESSON_CONFLICT,	/* from the other side of the tunnel than a flow in use with these addresses: one of them is forged */
+	LESSON_OPTED_OUT,	/* one of its pods does not want to be accelerated */
 	LESSON_MAX,
 };
 

@@ -21,7 +21,7 @@ import {
 import { AgentUnreachable, agentRequest } from "./client.js";
 import { CHOOSE_ALL, desiredState } from "./desired.js";
 import { detachAll } from "./detach.js";
-import { flowList } from "./flows.js";
+import { flowList, NO_NAMES } from "./flows.js";
 import { flush as flushDatapath } from "./flush.js";
 import { RUN_DIR, removeLockFile } from "./lock.js";
 import { runningAgent } from "./server.js";
@@ -55,6 +55,8 @@ export async function getStatus(place: Place, version: string): Promise<Status> 
 				problems: [],
 				coherency: null,
 				cni: null,
+				kubernetes: null,
+				names: NO_NAMES,
 			});
 		} finally {
 			datapath?.close();

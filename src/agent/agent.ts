@@ -14,17 +14,21 @@ import { Rtnetlink } from "../kernel/rtnetlink.js";
 import { readSysctl, writeSysctl } from "../kernel/sysctl.js";
 import { findTunnels } from "../kernel/topology.js";
 import { SwitchWatch } from "../ovs/watch.js";
-import type { FlushResult, PauseRequest } from "./api.js";
+import type { FlushResult, PauseRequest, Status } from "./api.js";
 import { Attachments } from "./attachments.js";
-import { type Config, ConfigError, isExcluded } from "./config.js";
+import { type Config, ConfigError, isExcluded, parseListen } from "./config.js";
 import { detachAll, TCP_BE_LIBERAL } from "./detach.js";
-import { flowList } from "./flows.js";
+import { flowList, NO_NAMES } from "./flows.js";
 import { flush } from "./flush.js";
 import { type Invalidation, watchKernel } from "./invalidation.js";
+import { followCluster, type Kubernetes } from "./kubernetes.js";
 import { Leases } from "./leases.js";
 import { handOver, type Loading, loadFor, openLoaded, takeOver } from "./loading.js";
 import { lockNetns } from "./lock.js";
+import { mapMemoryBytes } from "./map-memory.js";
+import type { Metrics } from "./metrics.js";
 import { readMissed } from "./missed.js";
+import { type Probes, serveProbes } from "./probes.js";
 import { Reconciler } from "./reconciler.js";
 import { runningAgent, type Serving, serve } from "./server.js";
 import { takeSnapshot } from "./snapshot.js";
@@ -98,6 +102,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 	const ending = AbortSignal.any([signal, ended.signal]);
 	setMaxListeners(0, ending); // everything that runs until then
 	let invalidation: Invalidation | undefined;
+	let kubernetes: Kubernetes | undefined;
 	const switchWatch = new SwitchWatch(
 		switchOptions,
 		{
@@ -116,6 +121,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 			whyNoSwitch: () => switchGuard.prepare(),
 		},
 		readSwitch: () => switchWatch.state,
+		readOptedOut: () => kubernetes?.cluster.localOptedOut() ?? new Map(),
 		precondition: () => {
 			switchWatch.lookForOne();
 			return prepareFallback(datapath, markMode, log);
@@ -137,39 +143,76 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 	const leases = new Leases(datapath);
 	const rtnetlink = Rtnetlink.open();
 	const attachments = new Attachments({ datapath, reconciler, rtnetlink, log });
+	const status = (): Promise<Status> => {
+		const { desired, failures, blocked, rounds, evicted, repaired } = reconciler.state;
+		return buildStatus({
+			version,
+			datapath,
+			desired,
+			agent: { pid: process.pid, startedAt },
+			markMode,
+			problems: [
+				...(blocked ? [blocked] : []),
+				...failures,
+				...(invalidation?.problems ?? []),
+				...problemsOf(switchWatch),
+			],
+			coherency: {
+				rounds,
+				evicted,
+				flushes: invalidation?.flushes ?? 0,
+				forgotten: datapath.forgotten,
+				repaired,
+				overruns: invalidation?.overruns ?? 0,
+				leases: leases.count,
+			},
+			cni: { attachments: attachments.size, ...attachments.counts, ...readMissed(config.socket) },
+			kubernetes: kubernetes?.cluster.status() ?? null,
+			names: kubernetes?.cluster ?? NO_NAMES,
+		});
+	};
+	let exposition: Metrics | undefined;
+	const metrics: Probes["metrics"] = async () => {
+		// Loaded when somebody asks: most agents are never asked.
+		exposition ??= new (await import("./metrics.js")).Metrics();
+		const fds = Object.entries(datapath.mapFds);
+		const text = await exposition.render({
+			status: await status(),
+			attachments: datapath.attachments().filter(({ gone }) => !gone),
+			mapMemory: Object.fromEntries(fds.map(([name, fd]) => [name, mapMemoryBytes(fd)])),
+			kubernetes: kubernetes?.counts,
+		});
+		return { contentType: exposition.contentType, text };
+	};
 	let isReady = false;
 	let serving: Serving | undefined;
 	ending.addEventListener("abort", () => void reconciler.stop(), { once: true });
 	try {
 		const watching = watchKernel({ datapath, reconciler, log, signal: ending });
 		invalidation = watching;
+		kubernetes = followCluster({
+			config,
+			datapath,
+			log,
+			signal: ending,
+			onPolicies: () => watching.onChange(new Set(["ruleset"])),
+			onOptedOut: () => reconciler.trigger("devices"),
+		});
 		serving = await serve({
 			socket: config.socket,
 			signal: ending,
 			handlers: {
 				ready: () => isReady,
-				status: () => {
-					const { desired, failures, blocked, rounds, evicted, repaired } = reconciler.state;
-					return buildStatus({
-						version,
+				status,
+				metrics,
+				flows: (query) =>
+					flowList(
 						datapath,
-						desired,
-						agent: { pid: process.pid, startedAt },
-						markMode,
-						problems: [...(blocked ? [blocked] : []), ...failures, ...watching.problems, ...problemsOf(switchWatch)],
-						coherency: {
-							rounds,
-							evicted,
-							flushes: watching.flushes,
-							forgotten: datapath.forgotten,
-							repaired,
-							overruns: watching.overruns,
-							leases: leases.count,
-						},
-						cni: { attachments: attachments.size, ...attachments.counts, ...readMissed(config.socket) },
-					});
-				},
-				flows: (query) => flowList(datapath, reconciler.state.snapshot?.links ?? [], config.countFlows, query),
+						reconciler.state.snapshot?.links ?? [],
+						config.countFlows,
+						query,
+						kubernetes?.cluster ?? NO_NAMES,
+					),
 				flush: async (what) => {
 					const result = await flush(datapath, what);
 					log.info({ ...what, ...result }, "flushed");
@@ -201,6 +244,8 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 				},
 			},
 		});
+		const listen = parseListen(config.metricsAddress);
+		if (listen) await serveProbes(listen, { probes: { ready: () => isReady, metrics }, signal: ending });
 		await reconciler.start();
 		isReady = true;
 		log.info({ socket: config.socket, bpffs: config.bpffs, attach: kind, markMode }, "ready");

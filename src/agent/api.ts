@@ -38,9 +38,17 @@ export interface PodStatus {
 	ip: string | null;
 	/** All that were learned, IPv4 first. */
 	addresses: string[];
+	/** In the cluster; null: not known. */
+	pod: PodName | null;
 	attached: boolean;
 	/** Why not, in one sentence; null when it is. */
 	why: string | null;
+}
+
+/** A pod as the API server names it. */
+export interface PodName {
+	namespace: string;
+	name: string;
 }
 
 export interface Status {
@@ -64,8 +72,38 @@ export interface Status {
 	coherency: CoherencyStatus | null;
 	/** What the CNI plugin has told; null when no agent runs. */
 	cni: CniStatus | null;
+	/** What the API server says, and since when it has said nothing; null: not in a cluster, or no agent asks. */
+	kubernetes: KubernetesStatus | null;
 	/** What became of marked packets. */
 	lessons: { egress: Partial<Record<Lesson, number>>; ingress: Partial<Record<Lesson, number>> };
+}
+
+/** Nothing that is accelerated depends on it. */
+export interface KubernetesStatus {
+	/** Its URL; null: not known yet. */
+	server: string | null;
+	/** This node's name. */
+	node: string;
+	/** Whether all pods are known by name and wish, or this node's and those that say by label that they are opted out. */
+	pods: "cluster" | "node";
+	/** Everything was read completely once. */
+	synced: boolean;
+	/** Since the server was last heard of the source that it was heard of longest ago, ms; null: never. */
+	ageMs: number | null;
+	/** One sentence each. */
+	problems: string[];
+	/** Addresses of pods that are left to the overlay. */
+	optedOut: number;
+	sources: {
+		name: string;
+		objects: number;
+		synced: boolean;
+		ageMs: number | null;
+		/** Complete readings, and times that watching began. */
+		lists: number;
+		watches: number;
+		problem: string | null;
+	}[];
 }
 
 export interface CoherencyStatus {
@@ -98,8 +136,13 @@ export interface FlowStatus {
 	local: { ip: string; port: number };
 	remote: { ip: string; port: number };
 	veth: string | null;
+	/** In the cluster; null: not known. */
+	localPod: PodName | null;
+	remotePod: PodName | null;
 	/** Remote host, outer address. */
 	host: string | null;
+	/** Its name in the cluster; null: not known. */
+	node: string | null;
 	/** Where it goes when that is another pod of this host. */
 	peerVeth: string | null;
 	/** What this host translates the addresses to, or from (a Service, a masquerade): that end is listed too. */
@@ -227,6 +270,7 @@ export interface ApiError {
 
 /*
  * GET  /livez  /readyz                 200 or 503, text
+ * GET  /metrics                        Prometheus' text format
  * GET  /v1/status                      Status
  * GET  /v1/flows?pod=&peer=&limit=     FlowList
  * POST /v1/flush                       FlushRequest -> FlushResult

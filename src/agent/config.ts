@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
 import { z } from "zod";
+import { parseIp } from "../net/ip.js";
 import { DEFAULT_BPFFS, DEFAULT_MARK, DEFAULT_SOCKET } from "./api.js";
 import { problemOfMark } from "./mark.js";
 
@@ -38,6 +39,16 @@ export interface Config {
 	ovsTable: "auto" | string;
 	/** Of connection tracking, in which that bridge knows its flows. */
 	ovsZone: "auto" | number;
+	/** Whether the API server is asked: "auto", where this is a pod with a service account or $KUBECONFIG is set; "off"; or by a kubeconfig file. */
+	kubernetes: "auto" | "off" | string;
+	/** Which pods are asked for: all, or this node's and those that are opted out by label or namespace. */
+	kubernetesPods: "cluster" | "node";
+	/** Of this node, in the cluster; "auto": $NODE_NAME, else the host's name. */
+	nodeName: "auto" | string;
+	/** Where probes and metrics are served over TCP, HOST:PORT; the socket has them always. */
+	metricsAddress: "off" | string;
+	/** Directory of the CNI's configuration. */
+	cniConfDir: "auto" | string;
 }
 
 export const DEFAULT_CONFIG: Config = {
@@ -56,6 +67,11 @@ export const DEFAULT_CONFIG: Config = {
 	ovsBridge: "auto",
 	ovsTable: "auto",
 	ovsZone: "auto",
+	kubernetes: "auto",
+	kubernetesPods: "cluster",
+	nodeName: "auto",
+	metricsAddress: "off",
+	cniConfDir: "auto",
 };
 
 /** Every message below completes the sentence "... allowed: ". */
@@ -78,6 +94,9 @@ const PATTERNS = "a list of device names, or of patterns with * and ?";
 const BRIDGE = '"auto" or the name of a bridge';
 const TABLE = '"auto", or the name or number of a table';
 const ZONE = '"auto" or a whole number from 0 to 65535';
+const KUBERNETES = '"auto", "off" or the absolute path of a kubeconfig file';
+const NODE = '"auto" or the name of a node';
+const ADDRESS = '"off" or an address and a port such as 127.0.0.1:9469, 0.0.0.0:9469 or [::]:9469';
 const KEYS = Object.keys(DEFAULT_CONFIG).join(", ");
 const CACHE_KEYS = Object.keys(DEFAULT_CONFIG.cache).join(", ");
 
@@ -118,6 +137,11 @@ const schema = z
 			ovsBridge: z.string(BRIDGE).regex(/^[^\s/]{1,15}$/, BRIDGE),
 			ovsTable: z.string(TABLE).regex(/^\w{1,32}$/, TABLE),
 			ovsZone: z.union([z.literal("auto"), wholeNumber(0, 65_535, ZONE)], ZONE),
+			kubernetes: z.string(KUBERNETES).regex(/^(auto|off|\/.{1,4000})$/, KUBERNETES),
+			kubernetesPods: oneOf("cluster", "node"),
+			nodeName: z.string(NODE).regex(/^[a-z\d]([a-z\d.-]{0,251}[a-z\d])?$/, NODE),
+			metricsAddress: z.string(ADDRESS).refine((text) => text === "off" || parseListen(text) !== undefined, ADDRESS),
+			cniConfDir: z.union([z.literal("auto"), absolutePath(1000)], '"auto" or an absolute path'),
 			excludeInterfaces: z.array(z.string(PATTERNS).regex(/^[^\s/]{1,15}$/, "a device name, or a pattern"), PATTERNS),
 		},
 		KEYS,
@@ -200,6 +224,19 @@ function describe(value: unknown, path: PropertyKey[]): string {
 
 function kebab(capital: string): string {
 	return `-${capital.toLowerCase()}`;
+}
+
+/** "127.0.0.1:9469", "[::1]:9469"; undefined: no such thing. */
+export function parseListen(text: string): { host: string; port: number } | undefined {
+	const [, inBrackets, plain, port] = /^(?:\[([\da-f:]+)\]|([\d.]+)):(\d{1,5})$/i.exec(text) ?? [];
+	const host = inBrackets ?? plain;
+	if (host === undefined || Number(port) < 1 || Number(port) > 65_535) return undefined;
+	try {
+		parseIp(host);
+	} catch {
+		return undefined;
+	}
+	return { host, port: Number(port) };
 }
 
 export interface CacheSizes {

@@ -5,6 +5,7 @@ import type { TunnelEntry, VethEntry } from "../datapath/types.js";
 import type { Link } from "../kernel/link.js";
 import { findPodVeths, findSwitchGateway, findTunnels, isSwitch, type Tunnel } from "../kernel/topology.js";
 import type { MacAddress } from "../net/mac.js";
+import type { PodName } from "./api.js";
 import type { Snapshot } from "./snapshot.js";
 
 export interface Choice {
@@ -13,6 +14,8 @@ export interface Choice {
 	isExcluded: (veth: string) => boolean;
 	/** Why nothing of a switch may be accelerated, one sentence; undefined: it may. */
 	whyNoSwitch?: (() => string | undefined) | undefined;
+	/** ifindex of veths whose pods do not want to be accelerated. */
+	optedOut?: ReadonlyMap<number, PodName> | undefined;
 }
 
 export const CHOOSE_ALL: Choice = { tunnels: "auto", isExcluded: () => false };
@@ -29,6 +32,8 @@ export interface DesiredVeth {
 	why: string | null;
 	/** It is not accelerated because the user said so. */
 	excluded: boolean;
+	/** Its pod said so itself. */
+	optedOut?: PodName | undefined;
 }
 
 export interface Desired {
@@ -129,21 +134,25 @@ function desiredVeth(link: Link, own: OwnSwitch, snapshot: Snapshot, choice: Cho
 	const { links, qdiscs, filters } = snapshot;
 	const classifiers = filters.filter(({ ifindex }) => ifindex === link.ifindex);
 	const before = classifiers.find(({ parent }) => parent !== CLSACT_PARENT.egress);
-	const excluded = choice.isExcluded(link.name);
+	const optedOut = choice.optedOut?.get(link.ifindex);
+	const excluded = choice.isExcluded(link.name) || optedOut !== undefined;
 	const isShaped = qdiscs.some(({ ifindex, kind }) => ifindex === link.ifindex && !UNSHAPED.includes(kind));
 	const master = links.find(({ ifindex }) => ifindex === link.master);
 	const isOnSwitch = isSwitch(master?.kind);
-	const why = excluded
-		? "Excluded by the configuration"
-		: before
-			? `A ${before.kind} classifier${before.bpfName ? ` "${before.bpfName}"` : ""} on its ingress must see every packet`
-			: link.up
-				? (own.ports.get(link.name) ?? (isOnSwitch ? own.why : null))
-				: "The device is down";
+	const why = optedOut
+		? `Pod ${optedOut.namespace}/${optedOut.name} is opted out`
+		: excluded
+			? "Excluded by the configuration"
+			: before
+				? `A ${before.kind} classifier${before.bpfName ? ` "${before.bpfName}"` : ""} on its ingress must see every packet`
+				: link.up
+					? (own.ports.get(link.name) ?? (isOnSwitch ? own.why : null))
+					: "The device is down";
 	return {
 		link,
 		why,
 		excluded,
+		optedOut,
 		entry: {
 			ifindex: link.ifindex,
 			// bpf_redirect_peer would pass by the qdisc and the classifiers of its egress, and by a netkit device's own programs.

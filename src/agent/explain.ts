@@ -57,5 +57,6 @@ export const LESSON_TEXT: Record<Exclude<Lesson, "learned" | "confirmed">, Expla
 		why: "from the other side of the tunnel than a flow in use with these addresses: one of them is forged, or a pod has moved",
 		todo: "oncache flows, and look who has the address",
 	},
+	opted_out: asItShould("of a pod that is opted out by oncache.io/accelerate"),
 	helper: asItShould("a conntrack helper or adjusted sequence numbers: it must see every packet"),
 };

@@ -1,7 +1,7 @@
 // Evicts what a request names. Also without an agent, through the pins.
 import type { Datapath } from "../datapath/datapath.js";
 import { FlowKeys } from "../datapath/flows.js";
-import { isIpv6, parseIp } from "../net/ip.js";
+import { type Ip, isIpv6, parseIp } from "../net/ip.js";
 import { parseIpv4 } from "../net/ipv4.js";
 import type { FlushRequest, FlushResult } from "./api.js";
 
@@ -14,13 +14,7 @@ export async function flush(datapath: Datapath, request: FlushRequest): Promise<
 	if (request.all) datapath.flushAll();
 	if (request.host !== undefined) result.hosts = datapath.flushHost(parseIpv4(request.host));
 	if (request.pod !== undefined) {
-		const ip = parseIp(request.pod);
-		result.pods = datapath.flushPod(ip);
-		const keys = new FlowKeys();
-		await datapath.scanFlows((chunk) => {
-			for (let i = 0; i < chunk.count; i++) if (chunk.remoteIp(i) === ip) keys.add(chunk, i);
-		});
-		if (keys.count > 0) result.flows = datapath.evictFlows(keys);
+		Object.assign(result, await evictAddresses(datapath, new Set([parseIp(request.pod)])));
 	}
 	if (request.flow) {
 		const { protocol, a, b } = request.flow;
@@ -36,4 +30,17 @@ export async function flush(datapath: Datapath, request: FlushRequest): Promise<
 			});
 	}
 	return result;
+}
+
+/** Every flow of these pods, of this host or of others. At once where they are delivered to, O(flows) where they are sent to. */
+export async function evictAddresses(
+	datapath: Datapath,
+	ips: ReadonlySet<Ip>,
+): Promise<Pick<FlushResult, "pods" | "flows">> {
+	const pods = datapath.retirePods(({ ip }) => ips.has(ip));
+	const keys = new FlowKeys();
+	await datapath.scanFlows((chunk) => {
+		for (let i = 0; i < chunk.count; i++) if (ips.has(chunk.remoteIp(i))) keys.add(chunk, i);
+	});
+	return { pods, flows: keys.count > 0 ? datapath.evictFlows(keys) : 0 };
 }

@@ -9,8 +9,10 @@ import { KernelError } from "../kernel/error.js";
 import { Forwarding } from "../kernel/forwarding.js";
 import { Rtnetlink } from "../kernel/rtnetlink.js";
 import type { Switch } from "../ovs/switch.js";
+import type { PodName } from "./api.js";
 import { type Comparison, compareFlows, compareSlots, type Difference } from "./coherency.js";
 import { type Choice, type Desired, type DesiredVeth, desiredState, NOTHING } from "./desired.js";
+import { OptedOutVeths } from "./opted-out.js";
 import { type Action, plan } from "./plan.js";
 import { type Snapshot, takeSnapshot } from "./snapshot.js";
 
@@ -42,7 +44,9 @@ export type Look = (typeof LOOKS)[number];
 export interface ReconcilerOptions {
 	datapath: Datapath;
 	kind: AttachKind;
-	choice: Choice;
+	choice: Omit<Choice, "optedOut">;
+	/** This host's pods that are opted out, by address. */
+	readOptedOut: () => ReadonlyMap<string, PodName>;
 	/** What is known of the host's switch now. */
 	readSwitch: () => Switch | undefined;
 	/** Called before each round. @returns why nothing may be accelerated now; undefined when it may */
@@ -84,6 +88,7 @@ export class Reconciler {
 	#running: Promise<void> | undefined;
 	/** What is to be looked at in the next round; undefined: nothing. */
 	#wanted: { look: Look; strict: boolean } | undefined;
+	readonly #optedOut = new OptedOutVeths();
 	/** When each veth was first seen, ms; those of the first round are old. */
 	#seenAt = new Map<number, number>();
 	#credit = { ms: CPU_CREDIT_MS, at: performance.now() };
@@ -264,10 +269,14 @@ export class Reconciler {
 	async #look(): Promise<boolean> {
 		if (this.#isStopped) return true;
 		const started = performance.now();
-		const { datapath, kind, choice, precondition, onAction } = this.#options;
+		const { datapath, kind, choice, readOptedOut, precondition, onAction } = this.#options;
 		const blocked = precondition();
 		const snapshot = takeSnapshot(this.#rtnetlink, this.#options.readSwitch());
-		const desired = this.#settled(this.#withoutLeaving(desiredState(snapshot, choice)));
+		const optedOut = this.#optedOut.find(
+			readOptedOut(),
+			() => new Forwarding(this.#rtnetlink, snapshot.links, snapshot.switch?.remotes),
+		);
+		const desired = this.#settled(this.#withoutLeaving(desiredState(snapshot, { ...choice, optedOut })));
 		const urgent = new Set(this.#urgent);
 		this.#urgent.clear();
 		const isUrgent = ({ link }: DesiredVeth): boolean => urgent.has(link.ifindex);

@@ -17,6 +17,7 @@ let ready = false;
 
 const double: Handlers = {
 	ready: () => ready,
+	metrics: async () => ({ contentType: "text/plain", text: "one 1\n" }),
 	status: async () => ({ state: "off", agent: { pid: 4711 } }) as unknown as Status,
 	flows: async (query) => {
 		asked.push(query);

@@ -16,10 +16,10 @@ import type {
 	Status,
 } from "./api.js";
 import { agentRequest } from "./client.js";
+import { answerProbe, type Probes } from "./probes.js";
 
 /** What the server may ask of the agent. */
-export interface Handlers {
-	ready(): boolean;
+export interface Handlers extends Probes {
 	status(): Promise<Status>;
 	flows(query: { pod?: Ip; peer?: Ip; limit: number }): Promise<FlowList>;
 	flush(what: FlushRequest): Promise<FlushResult>;
@@ -174,11 +174,7 @@ export async function serve(options: { socket: string; handlers: Handlers; signa
 async function answer(request: IncomingMessage, response: ServerResponse, handlers: Handlers): Promise<void> {
 	const url = new URL(request.url ?? "/", "http://agent");
 	try {
-		if (url.pathname === "/livez" || url.pathname === "/readyz") {
-			const ok = url.pathname === "/livez" || handlers.ready();
-			response.writeHead(ok ? 200 : 503, { "content-type": "text/plain" }).end(ok ? "ok\n" : "not ready\n");
-			return;
-		}
+		if (await answerProbe(url.pathname, request, response, handlers)) return;
 		const methods = ROUTES[url.pathname];
 		if (!methods) throw new Refusal(404, "not_found", `No such path: "${url.pathname}"`);
 		const route = methods[request.method as "GET" | "POST"];

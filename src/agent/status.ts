@@ -3,8 +3,9 @@ import { release } from "node:os";
 import type { Datapath } from "../datapath/datapath.js";
 import type { CachedPod } from "../datapath/types.js";
 import { formatIp, type Ip, isIpv6 } from "../net/ip.js";
-import type { Counts, PodStatus, Status, TunnelStatus } from "./api.js";
+import type { Counts, PodName, PodStatus, Status, TunnelStatus } from "./api.js";
 import type { Desired } from "./desired.js";
+import type { Names } from "./flows.js";
 
 export interface StatusSources {
 	version: string;
@@ -17,6 +18,8 @@ export interface StatusSources {
 	problems: readonly string[];
 	coherency: Status["coherency"];
 	cni: Status["cni"];
+	kubernetes: Status["kubernetes"];
+	names: Names;
 }
 
 const NO_COUNTS: Counts = { fast: 0, fallback: {} };
@@ -27,12 +30,13 @@ export async function buildStatus(sources: StatusSources): Promise<Status> {
 	const attachments = (datapath?.attachments() ?? []).filter(({ gone }) => !gone);
 	const isAttached = (ifindex: number): boolean => attachments.filter((at) => at.ifindex === ifindex).length === 2;
 	const learned = addressesByVeth(datapath?.pods() ?? []);
-	const pods = desired.veths.map(({ link, why, excluded }): PodStatus & { excluded: boolean } => {
+	const pods = desired.veths.map(({ link, why, excluded, optedOut }): PodStatus & { excluded: boolean } => {
 		const attached = isAttached(link.ifindex);
 		return {
 			veth: link.name,
 			ip: learned.get(link.ifindex)?.[0] ?? null,
 			addresses: learned.get(link.ifindex) ?? [],
+			pod: podOf(learned.get(link.ifindex) ?? [], sources.names) ?? optedOut ?? null,
 			attached,
 			why: attached ? null : (why ?? whyNotAttached(sources)),
 			excluded,
@@ -77,6 +81,7 @@ export async function buildStatus(sources: StatusSources): Promise<Status> {
 		bytes: counters?.bytes ?? { egress: NO_COUNTS, ingress: NO_COUNTS },
 		coherency: sources.coherency,
 		cni: sources.cni,
+		kubernetes: sources.kubernetes,
 		lessons: datapath?.lessons() ?? { egress: {}, ingress: {} },
 	};
 }
@@ -88,6 +93,10 @@ function addressesByVeth(pods: readonly CachedPod[]): Map<number, string[]> {
 	for (const { veth, ip } of [...pods].sort((a, b) => isFirst(a.ip) - isFirst(b.ip)))
 		found.set(veth, [...(found.get(veth) ?? []), formatIp(ip)]);
 	return found;
+}
+
+function podOf(addresses: readonly string[], names: Names): PodName | null {
+	return addresses.map((ip) => names.podAt(ip)).find((pod) => pod !== null) ?? null;
 }
 
 function whyNotAttached({ agent, datapath, problems }: StatusSources): string {

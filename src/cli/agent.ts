@@ -3,6 +3,7 @@ import { Command } from "commander";
 import pino from "pino";
 import { prepareHost, runAgent } from "../agent/agent.js";
 import { type ConfigFlags, loadConfig } from "../agent/config.js";
+import { findAccess } from "../kube/access.js";
 import type { CommandContext } from "./program.js";
 import { programVersion } from "./version.js";
 
@@ -28,6 +29,11 @@ export function agentCommand({ signal }: CommandContext): Command {
 		.option("--ovs-bridge <name>", "its bridge that the pods are on, or auto (default: auto)")
 		.option("--ovs-table <table>", "dscp mode: its table where ct_state is known, or auto (default: auto)")
 		.option("--ovs-zone <zone>", "its connection tracking zone, or auto (default: auto)")
+		.option("--kubernetes <how>", "auto, off, or a kubeconfig file (default: auto: as a pod's service account)")
+		.option("--kubernetes-pods <which>", "cluster or node: which pods are watched (default: cluster)")
+		.option("--node-name <name>", "of this node in the cluster (default: $NODE_NAME, else the host's name)")
+		.option("--metrics-address <address>", "probes and metrics over TCP as well, such as 0.0.0.0:9469 (default: off)")
+		.option("--cni-conf-dir <dir>", "where the CNI's configuration is, or auto (default: auto)")
 		.option("--check", "check the configuration and end")
 		.addHelpText(
 			"after",
@@ -41,6 +47,7 @@ Examples:
 		)
 		.action(async ({ config: file, check, ...flags }: ConfigFlags & { config?: string; check?: boolean }) => {
 			const config = loadConfig({ file, flags });
+			findAccess(config.kubernetes);
 			if (check) {
 				console.log("The configuration is right");
 				return;

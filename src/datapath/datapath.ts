@@ -4,7 +4,7 @@
 import { closeSync, existsSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
 import { loadConntrack } from "../kernel/conntrack.js";
-import type { Ip } from "../net/ip.js";
+import { IPV6_BYTES, type Ip, readIp, writeIp } from "../net/ip.js";
 import { type MacAddress, macBytes, readMac } from "../net/mac.js";
 import { type Attached, Attacher } from "./attach.js";
 import { jiffiesNow, jiffiesToMs, msToJiffies, readOffset } from "./clock.js";
@@ -28,6 +28,7 @@ import {
 	type Lesson,
 	MarkMode,
 	ONCACHE_CONTRACT,
+	OPTED_OUT_MAX,
 	type Pod,
 	REASONS,
 	type Reason,
@@ -132,6 +133,7 @@ export class Datapath {
 	readonly #egressCache: SlotCache<Host>;
 	readonly #ingressCache: SlotCache<Pod>;
 	readonly #veths: BpfMap;
+	readonly #optedOut: BpfMap;
 	readonly #control: MappedArray;
 	readonly #counters: PerCpuMap;
 	readonly #lessons: PerCpuMap;
@@ -154,6 +156,7 @@ export class Datapath {
 		this.#egressCache = SlotCache.egress(maps.egress_cache);
 		this.#ingressCache = SlotCache.ingress(maps.ingress_cache);
 		this.#veths = new BpfMap("veths", maps.veths);
+		this.#optedOut = new BpfMap("opted_out", maps.opted_out);
 		this.#control = new MappedArray("control", maps.control);
 		this.#counters = new PerCpuMap("counters", maps.counters);
 		this.#lessons = new PerCpuMap("lessons", maps.lessons);
@@ -189,6 +192,11 @@ export class Datapath {
 		const fd = this.#programs[name];
 		if (fd === undefined) throw new Error(`Cannot use program "${name}": this datapath was opened from its pins only`);
 		return fd;
+	}
+
+	/** File descriptors of all maps, by name. */
+	get mapFds(): Readonly<Record<MapName, number>> {
+		return this.#maps;
 	}
 
 	/** For tests and measurements. */
@@ -276,6 +284,34 @@ export class Datapath {
 				});
 			}
 		return found;
+	}
+
+	/** Pods whose flows are not learned, at either end. */
+	optedOut(): Set<Ip> {
+		const found = new Set<Ip>();
+		for (const { keys, count } of this.#optedOut.chunks())
+			for (let i = 0; i < count; i++) found.add(readIp(keys, i * IPV6_BYTES));
+		return found;
+	}
+
+	/**
+	 * Replaces the set of addresses that are not learned. What is cached of the new ones is the caller's to evict, and comes
+	 * second: a lesson that has not seen the address is void by the eviction. @returns which are new
+	 * @throws RangeError when there are more than OPTED_OUT_MAX; nothing is changed then
+	 */
+	setOptedOut(ips: ReadonlySet<Ip>): Set<Ip> {
+		if (ips.size > OPTED_OUT_MAX)
+			throw new RangeError(`Cannot leave ${ips.size} pod addresses to the overlay: at most ${OPTED_OUT_MAX}`);
+		const before = this.optedOut();
+		const key = Buffer.alloc(IPV6_BYTES);
+		const encode = (ip: Ip): Buffer => {
+			writeIp(new DataView(key.buffer, key.byteOffset), 0, ip);
+			return key;
+		};
+		for (const ip of before) if (!ips.has(ip)) this.#optedOut.delete(encode(ip));
+		const added = new Set([...ips].filter((ip) => !before.has(ip)));
+		for (const ip of added) this.#optedOut.set(encode(ip), Buffer.alloc(4));
+		return added;
 	}
 
 	/** The ingress cache. */
@@ -499,6 +535,7 @@ export class Datapath {
 			this.#egressCache,
 			this.#ingressCache,
 			this.#veths,
+			this.#optedOut,
 			this.#control,
 			this.#counters,
 			this.#lessons,

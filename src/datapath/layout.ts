@@ -10,6 +10,7 @@ function bytesOf(view: DataView, at: number, length: number): Uint8Array {
 
 export const ONCACHE_CONTRACT = 4;
 export const TUNNELS_MAX = 8;
+export const OPTED_OUT_MAX = 65536;
 export const SLOT_PROBES = 16;
 export const TOS_MISS = 0x04;
 export const TOS_ESTABLISHED = 0x08;
@@ -34,8 +35,8 @@ export const REASONS = ["fast", "paused", "not_ipv4", "vlan", "truncated", "ip_o
 export type Reason = "paused" | "not_ipv4" | "vlan" | "truncated" | "ip_options" | "fragment" | "checksum" | "ttl" | "protocol" | "tcp_flags" | "outer" | "vni" | "flow_miss" | "reverse" | "stale" | "sample" | "host_miss" | "pod_miss" | "veth" | "mac" | "peer" | "mtu" | "refused" | "backoff" | "dscp" | "drop" | "overload" | "extension" | "scope" | "ipv6";
 
 /** By number: enum lesson. */
-export const LESSONS = ["learned", "confirmed", "paused", "unfit", "not_established", "nat", "device", "full", "forged", "helper", "conflict"] as const;
-export type Lesson = "learned" | "confirmed" | "paused" | "unfit" | "not_established" | "nat" | "device" | "full" | "forged" | "helper" | "conflict";
+export const LESSONS = ["learned", "confirmed", "paused", "unfit", "not_established", "nat", "device", "full", "forged", "helper", "conflict", "opted_out"] as const;
+export type Lesson = "learned" | "confirmed" | "paused" | "unfit" | "not_established" | "nat" | "device" | "full" | "forged" | "helper" | "conflict" | "opted_out";
 
 export const Direction = { EGRESS: 0, INGRESS: 1 } as const;
 

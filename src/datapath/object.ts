@@ -21,6 +21,7 @@ export const MAPS = [
 	"lessons",
 	"backoffs",
 	"pending",
+	"opted_out",
 ] as const;
 export type MapName = (typeof MAPS)[number];
 
