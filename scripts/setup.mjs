@@ -39,10 +39,22 @@ const PACKAGES = {
 	"apache2-utils": "ab, its client",
 	"openvswitch-switch": "the switch of the lab's Antrea",
 	"containernetworking-plugins": "real CNI plugins, to be chained with and whose limits hold",
+	containerd: "a container runtime of the tests",
+	runc: "starts its containers",
+	podman: "another one",
+	"busybox-static": "what these containers run",
 };
 
-/** Of those packages. */
-const SERVICES = ["nginx", "openvswitch-switch"];
+/** Of those packages: what systemd would start, or start again. */
+const SERVICES = {
+	nginx: ["nginx.service"],
+	"openvswitch-switch": ["openvswitch-switch.service"],
+	containerd: ["containerd.service"],
+	podman: [
+		...["podman.service", "podman.socket", "podman-restart.service"],
+		...["podman-auto-update.service", "podman-auto-update.timer"],
+	],
+};
 
 /** What stands in the way, in one sentence with what to do; undefined when nothing does. */
 export function unsupported({ platform, arch, node, uid, kernel, hasBtf, hasApt }) {
@@ -71,7 +83,6 @@ export function modulesMatch(lock, installed, { arch }) {
 /** Only for the tests in virtual machines (--vm). */
 const VM_PACKAGES = {
 	"qemu-system-x86": "boots other kernels",
-	"busybox-static": "their first steps",
 	kmod: "finds their modules",
 	"xz-utils": "unpacks modules of one kernel",
 	zstd: "and of another",
@@ -107,7 +118,7 @@ async function installPackages() {
 
 	const apt = ["-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=1", "-q"];
 	const update = await run("apt-get update", "apt-get", [...apt, "update"]);
-	const settle = refuseServices(SERVICES.filter((name) => !installed.has(name)));
+	const settle = refuseServices(Object.keys(SERVICES).flatMap((name) => (installed.has(name) ? [] : SERVICES[name])));
 	// Where an earlier installation was interrupted, apt-get refuses to work before this.
 	await run("dpkg --configure", "dpkg", ["--configure", "-a"]);
 	const install = await run("apt-get install", "apt-get", [
@@ -124,7 +135,7 @@ async function installPackages() {
 }
 
 function installedPackages() {
-	const query = ["-W", `-f=\${Package} \${db:Status-Status}\n`, ...Object.keys(PACKAGES), ...SERVICES];
+	const query = ["-W", `-f=\${Package} \${db:Status-Status}\n`, ...Object.keys(PACKAGES), ...Object.keys(SERVICES)];
 	const { error, stdout } = spawnSync("dpkg-query", query, { encoding: "utf8" });
 	if (error) fail(`Cannot ask dpkg-query what is installed (${error.code}): use Debian 12, or a system like it`);
 	const lines = stdout.split("\n").map((line) => line.split(" "));
@@ -132,7 +143,9 @@ function installedPackages() {
 }
 
 /** Debian starts them, now and at boot; the lab and the benchmark only want the programs. Returns what to do afterwards. */
-function refuseServices(names) {
+function refuseServices(units) {
+	// An init script's name has no suffix.
+	const names = units.flatMap((unit) => [unit, unit.replace(/\.service$/, "")]);
 	const policy = `#!/bin/sh\ncase "$1" in ${names.join("|") || "-"}) exit 101 ;; esac\n`;
 	const remove = () => {
 		if (existsSync(POLICY) && readFileSync(POLICY, "utf8") === policy) rmSync(POLICY);
@@ -141,8 +154,8 @@ function refuseServices(names) {
 	process.once("exit", remove);
 	return () => {
 		remove();
-		if (names.length > 0 && isInPath("systemctl"))
-			spawnSync("systemctl", ["--quiet", "disable", ...names], { stdio: "ignore" });
+		if (units.length > 0 && isInPath("systemctl"))
+			spawnSync("systemctl", ["--quiet", "disable", ...units], { stdio: "ignore" });
 	};
 }
 

@@ -4,6 +4,7 @@ import { dirname } from "node:path";
 import { ONCACHE, stopRecordedAgents } from "./agent.js";
 import { build } from "./build.js";
 import { inNetns, run } from "./command.js";
+import { stopRecordedNodes } from "./node.js";
 import { stopSwitches } from "./switch.js";
 import { checkSpec, DEFAULT_SPEC, type Lab, type LabSpec, labOf, nameOf, prefix, runDir } from "./topology.js";
 
@@ -49,6 +50,7 @@ export async function labUp(spec: LabSpec, options: LabOptions = {}): Promise<La
 
 /** Removes a lab, or what is left of one. @returns whether there was anything */
 export async function labDown(name: string): Promise<boolean> {
+	await stopRecordedNodes(runDir(name));
 	await stopRecordedAgents(runDir(name));
 	const namespaces = namespacesOf(name);
 	const bpffs = `/sys/fs/bpf/oncache-lab-${name}`;

@@ -9,7 +9,7 @@ import { background, inside } from "./world.js";
 const TALKER = fileURLToPath(new URL("./talker.js", import.meta.url));
 
 /** Answers TCP and UDP until it is ended. */
-export function serve(pod: LabPod, port: number): Promise<ChildProcess> {
+export function serve(pod: Pick<LabPod, "name" | "netns" | "addresses">, port: number): Promise<ChildProcess> {
 	const host = pod.addresses.some((ip) => isIPv6(ip)) ? "::" : "0.0.0.0";
 	return background(pod, ["node", TALKER, "serve", pod.name, String(port), host], /listening/);
 }

@@ -68,8 +68,8 @@ export async function deviceCounters(place: { netns: string }, device: string): 
 
 /** Pings; the share of answers. */
 export async function ping(
-	from: LabPod,
-	to: LabPod,
+	from: { netns: string },
+	to: { ip: string },
 	...options: string[]
 ): Promise<{ sent: number; received: number }> {
 	const { stdout } = await run(inNetns(from.netns, ["ping", "-n", ...options, to.ip]), { anyCode: true });
