@@ -3,6 +3,9 @@ import type { Lesson, Reason } from "../datapath/layout.js";
 
 export const DEFAULT_SOCKET = "/run/oncache/agent.sock";
 export const DEFAULT_BPFFS = "/sys/fs/bpf/oncache";
+/** Where container runtimes look for network configurations, and for the plugins that these name. */
+export const DEFAULT_CNI_CONF_DIR = "/etc/cni/net.d";
+export const DEFAULT_CNI_BIN_DIR = "/opt/cni/bin";
 /** Beside an agent's socket: a line for each call of the CNI plugin that no agent heard of. */
 export const missedFile = (socket: string): string => `${socket}.missed`;
 /** One bit of skb->mark that none of the usual users has. */

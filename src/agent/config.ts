@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { parse } from "yaml";
 import { z } from "zod";
 import { parseIp } from "../net/ip.js";
-import { DEFAULT_BPFFS, DEFAULT_MARK, DEFAULT_SOCKET } from "./api.js";
+import { DEFAULT_BPFFS, DEFAULT_CNI_BIN_DIR, DEFAULT_MARK, DEFAULT_SOCKET } from "./api.js";
 import { problemOfMark } from "./mark.js";
 
 export const DEFAULT_CONFIG_FILE = "/etc/oncache/config.yaml";
@@ -31,6 +31,9 @@ export interface Config {
 	tunnels: "auto" | string[];
 	/** Veths not to accelerate: names, or patterns with * and ?. */
 	excludeInterfaces: string[];
+	/** Keep the CNI plugin, which must be there, in the node's network configuration. */
+	cni: boolean;
+	cniBinDir: string;
 	/** Directory of Open vSwitch's sockets. */
 	ovsRunDir: "auto" | string;
 	/** The bridge that the pods are on. */
@@ -63,6 +66,8 @@ export const DEFAULT_CONFIG: Config = {
 	cache: { filter: "auto", filter6: "auto", egress: 4096, ingress: 1024 },
 	tunnels: "auto",
 	excludeInterfaces: [],
+	cni: false,
+	cniBinDir: DEFAULT_CNI_BIN_DIR,
 	ovsRunDir: "auto",
 	ovsBridge: "auto",
 	ovsTable: "auto",
@@ -133,6 +138,8 @@ const schema = z
 				],
 				TUNNELS,
 			),
+			cni: z.boolean("true, false"),
+			cniBinDir: absolutePath(1000),
 			ovsRunDir: z.union([z.literal("auto"), absolutePath(90)], '"auto" or an absolute path of at most 90 characters'),
 			ovsBridge: z.string(BRIDGE).regex(/^[^\s/]{1,15}$/, BRIDGE),
 			ovsTable: z.string(TABLE).regex(/^\w{1,32}$/, TABLE),

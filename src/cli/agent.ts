@@ -1,8 +1,10 @@
 // oncache agent: runs in the network namespace it is started in, until it is told to end.
 import { Command } from "commander";
-import pino from "pino";
+import pino, { type Logger } from "pino";
 import { prepareHost, runAgent } from "../agent/agent.js";
-import { type ConfigFlags, loadConfig } from "../agent/config.js";
+import { DEFAULT_CNI_CONF_DIR, DEFAULT_SOCKET } from "../agent/api.js";
+import { type Config, type ConfigFlags, loadConfig } from "../agent/config.js";
+import { type FollowOptions, followNetworks } from "../cni/follow.js";
 import { findAccess } from "../kube/access.js";
 import type { CommandContext } from "./program.js";
 import { programVersion } from "./version.js";
@@ -25,6 +27,8 @@ export function agentCommand({ signal }: CommandContext): Command {
 		.option("--cache-ingress <n>", "local pods to remember (default: 1024)")
 		.option("--tunnels <names>", "tunnel devices, with commas, or auto (default: auto)")
 		.option("--exclude-interfaces <names>", "veths to leave alone; * and ? allowed")
+		.option("--cni", "keep the CNI plugin in the node's network configuration (oncache cni install copies it there)")
+		.option("--cni-bin-dir <dir>", "directory of CNI plugins (default: /opt/cni/bin)")
 		.option("--ovs-run-dir <dir>", "where Open vSwitch's sockets are, or auto (default: auto)")
 		.option("--ovs-bridge <name>", "its bridge that the pods are on, or auto (default: auto)")
 		.option("--ovs-table <table>", "dscp mode: its table where ct_state is known, or auto (default: auto)")
@@ -54,6 +58,18 @@ Examples:
 			}
 			const loading = await prepareHost(config);
 			const log = pino({ level: config.logLevel }, pino.destination({ dest: 2, sync: true }));
+			if (config.cni) followNetworks(cniOptions(config, log, signal));
 			await runAgent({ config, version: programVersion(), log, signal, loading });
 		});
+}
+
+function cniOptions({ cniConfDir, cniBinDir, socket }: Config, log: Logger, signal: AbortSignal): FollowOptions {
+	return {
+		confDir: cniConfDir === "auto" ? DEFAULT_CNI_CONF_DIR : cniConfDir,
+		binDir: cniBinDir,
+		entry: { type: "oncache-cni", ...(socket !== DEFAULT_SOCKET && { socket }), last: true },
+		signal,
+		onChange: (change) => log.info(change, "CNI plugin"),
+		onProblem: (why) => log.warn(why),
+	};
 }

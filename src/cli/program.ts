@@ -23,6 +23,11 @@ const COMMANDS: Record<string, Entry> = {
 		summary: "accelerate this network namespace's overlay, and keep up with its changes",
 		load: async () => (await import("./agent.js")).agentCommand,
 	},
+	cni: {
+		group: ACCELERATE,
+		summary: "add the CNI plugin to a node, or remove it",
+		load: async () => (await import("./cni.js")).cniCommand,
+	},
 	doctor: {
 		group: ACCELERATE,
 		summary: "try what the kernel can do and look for conflicts",
