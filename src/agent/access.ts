@@ -25,7 +25,7 @@ import { flowList, NO_NAMES } from "./flows.js";
 import { flush as flushDatapath } from "./flush.js";
 import { RUN_DIR, removeLockFile } from "./lock.js";
 import { runningAgent } from "./server.js";
-import { takeSnapshot } from "./snapshot.js";
+import { networkOf, takeSnapshot } from "./snapshot.js";
 import { buildStatus } from "./status.js";
 import { tryReadSwitch } from "./switch.js";
 import { verify as verifyDatapath } from "./verify.js";
@@ -55,6 +55,7 @@ export async function getStatus(place: Place, version: string): Promise<Status> 
 				problems: [],
 				coherency: null,
 				cni: null,
+				network: networkOf(snapshot.links, "auto"),
 				kubernetes: null,
 				names: NO_NAMES,
 			});

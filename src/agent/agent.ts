@@ -31,7 +31,7 @@ import { readMissed } from "./missed.js";
 import { type Probes, serveProbes } from "./probes.js";
 import { Reconciler } from "./reconciler.js";
 import { runningAgent, type Serving, serve } from "./server.js";
-import { takeSnapshot } from "./snapshot.js";
+import { networkOf, takeSnapshot } from "./snapshot.js";
 import { buildStatus } from "./status.js";
 import { SwitchGuard, switchOptionsOf } from "./switch.js";
 
@@ -167,6 +167,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 				leases: leases.count,
 			},
 			cni: { attachments: attachments.size, ...attachments.counts, ...readMissed(config.socket) },
+			network: networkOf(reconciler.state.snapshot?.links ?? [], config.cniConfDir),
 			kubernetes: kubernetes?.cluster.status() ?? null,
 			names: kubernetes?.cluster ?? NO_NAMES,
 		});

@@ -75,10 +75,23 @@ export interface Status {
 	coherency: CoherencyStatus | null;
 	/** What the CNI plugin has told; null when no agent runs. */
 	cni: CniStatus | null;
+	/** Which network this node has, as far as it can be told. */
+	network: NetworkStatus;
 	/** What the API server says, and since when it has said nothing; null: not in a cluster, or no agent asks. */
 	kubernetes: KubernetesStatus | null;
 	/** What became of marked packets. */
 	lessons: { egress: Partial<Record<Lesson, number>>; ingress: Partial<Record<Lesson, number>> };
+}
+
+export interface NetworkStatus {
+	/** "Flannel", "Calico", "Canal", "Antrea", "Cilium" ..., with its distribution in brackets; "unknown". */
+	name: string;
+	/** By what it was told. */
+	evidence: string[];
+	/** What ONCache does with it, one sentence. */
+	plan: string;
+	/** It is not touched at all: `plan` says why. */
+	refused: boolean;
 }
 
 /** Nothing that is accelerated depends on it. */

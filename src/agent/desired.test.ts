@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 import type { Filter, Link, Qdisc, VxlanInfo } from "../kernel/link.js";
 import type { Ipv4 } from "../net/ipv4.js";
 import type { MacAddress } from "../net/mac.js";
@@ -46,6 +46,7 @@ function snapshot(links: Link[], more: Partial<Snapshot> = {}): Snapshot {
 		qdiscs: [],
 		filters: [],
 		bridgesCallIptables: true,
+		ipsec: [],
 		...more,
 	};
 }
@@ -165,4 +166,39 @@ test("desiredState() leaves alone what a switch reads in user space, copies or d
 	assert.equal(whyOf(switched(), { ...CHOOSE_ALL, whyNoSwitch: () => "No flows" }), "No flows");
 	const uplink = desiredState(switched({ userspacePorts: ["eth0"] }), CHOOSE_ALL);
 	assert.match(uplink.tunnels[0]?.why ?? "", /Uplink "eth0": .*packet socket/);
+});
+
+test("a pod that is opted out is left alone, as the user wished", () => {
+	const optedOut = new Map([[7, { namespace: "a", name: "b" }]]);
+	const { veths } = desiredState(snapshot([pod(7, "veth7"), pod(8, "veth8")]), { ...CHOOSE_ALL, optedOut });
+	assert.deepEqual(
+		veths.map(({ why, excluded }) => [why, excluded]),
+		[
+			["Pod a/b is opted out", true],
+			[null, false],
+		],
+	);
+});
+
+describe("what encrypts the tunnel's packets", () => {
+	const policy = { family: 4, destination: new Uint8Array(4), prefixLength: 0, protocol: 0, port: undefined } as const;
+	for (const [what, ipsec, isRefused] of [
+		["a policy for everything", policy, true],
+		["one for the tunnel's port", { ...policy, protocol: 17, port: 8472 }, true],
+		["one for another port", { ...policy, protocol: 17, port: 4789 }, false],
+		["one for TCP", { ...policy, protocol: 6 }, false],
+		["one for IPv6", { ...policy, family: 6 as const, destination: new Uint8Array(16) }, false],
+	] as const)
+		test(`${what}: the tunnel is ${isRefused ? "refused" : "accelerated"}`, () => {
+			const { tunnels, uplinks } = desiredState(snapshot([], { ipsec: [ipsec] }), CHOOSE_ALL);
+			assert.equal(/IPsec/.test(tunnels[0]?.why ?? ""), isRefused);
+			assert.deepEqual(uplinks, isRefused ? [] : [2]);
+		});
+});
+
+test("next to Cilium nothing is touched, whatever else is there", () => {
+	const links = [pod(7, "veth7"), link(20, "cilium_host", { kind: "veth" })];
+	const desired = desiredState(snapshot(links), CHOOSE_ALL);
+	assert.deepEqual([desired.uplinks, vethEntries(desired), tunnelEntries(desired)], [[], [], []]);
+	assert.match(desired.veths[0]?.why ?? "", /Cilium/);
 });

@@ -4,8 +4,10 @@ import { TUNNELS_MAX } from "../datapath/layout.js";
 import type { TunnelEntry, VethEntry } from "../datapath/types.js";
 import type { Link } from "../kernel/link.js";
 import { findPodVeths, findSwitchGateway, findTunnels, isSwitch, type Tunnel } from "../kernel/topology.js";
+import type { XfrmPolicy } from "../kernel/xfrm.js";
 import type { MacAddress } from "../net/mac.js";
 import type { PodName } from "./api.js";
+import { refusalOf } from "./recognise.js";
 import type { Snapshot } from "./snapshot.js";
 
 export interface Choice {
@@ -51,17 +53,20 @@ const UNSHAPED = ["noqueue", "noop", "pfifo_fast", "pfifo", "bfifo", "fq_codel",
 export function desiredState(snapshot: Snapshot, choice: Choice): Desired {
 	const all = findTunnels(snapshot);
 	const own = switchOf(all, snapshot, choice);
+	const refusal = refusalOf(snapshot.links);
 	const tunnels: DesiredTunnel[] = [];
 	for (const tunnel of all) {
 		const accelerated = tunnels.filter(({ why }) => why === null).length;
 		const bridging = !tunnel.bridge ? "none" : isTracked(tunnel.bridge, snapshot) ? "tracked" : "untracked";
-		tunnels.push({ tunnel, bridging, why: whyNotTunnel(tunnel, own, choice, accelerated) });
+		tunnels.push({ tunnel, bridging, why: refusal ?? whyNotTunnel(tunnel, own, choice, snapshot, accelerated) });
 	}
 	const uplinks = tunnels.flatMap(({ tunnel, why }) => (why === null && tunnel.uplink ? [tunnel.uplink.ifindex] : []));
 	return {
 		tunnels,
 		uplinks: [...new Set(uplinks)],
-		veths: findPodVeths(snapshot.links, all).map(({ link }) => desiredVeth(link, own, snapshot, choice)),
+		veths: findPodVeths(snapshot.links, all)
+			.map(({ link }) => desiredVeth(link, own, snapshot, choice))
+			.map((veth) => (refusal === undefined ? veth : { ...veth, why: refusal })),
 	};
 }
 
@@ -109,10 +114,18 @@ function switchOf(tunnels: readonly Tunnel[], snapshot: Snapshot, { whyNoSwitch 
 	return { why: whyNoSwitch?.() ?? null, gateway: findSwitchGateway(snapshot), zone, ports };
 }
 
-function whyNotTunnel(tunnel: Tunnel, own: OwnSwitch, { tunnels }: Choice, accelerated: number): string | null {
+function whyNotTunnel(
+	tunnel: Tunnel,
+	own: OwnSwitch,
+	{ tunnels }: Choice,
+	{ ipsec }: Snapshot,
+	accelerated: number,
+): string | null {
 	if (tunnels !== "auto" && !tunnels.includes(tunnel.link.name)) return "Not among the configured tunnels";
 	if (tunnel.why !== undefined) return tunnel.why;
 	if (tunnel.flowBased && own.why !== null) return own.why;
+	if (ipsec.some((policy) => encrypts(policy, tunnel)))
+		return "IPsec policies of this host encrypt what it sends: the fast path would send it in the clear";
 	const port = tunnel.uplink && own.ports.get(tunnel.uplink.name);
 	if (port !== undefined) return `Uplink "${tunnel.uplink?.name}": ${port}`;
 	return accelerated >= TUNNELS_MAX ? `More than ${TUNNELS_MAX} tunnel devices` : null;
@@ -124,6 +137,13 @@ function whyNotTunnel(tunnel: Tunnel, own: OwnSwitch, { tunnels }: Choice, accel
  */
 const TAPPED =
 	"Open vSwitch reads it by a packet socket (userspace datapath), and would deliver a second time what is redirected here";
+
+const UDP = 17;
+
+/** Whether a policy may transform the tunnel's outer packets. */
+function encrypts({ family, protocol, port }: XfrmPolicy, tunnel: Tunnel): boolean {
+	return family === 4 && (protocol === 0 || protocol === UDP) && (port === undefined || port === tunnel.port);
+}
 
 /** Whether what a bridge forwards passes connection tracking. */
 function isTracked({ bridge }: Link, { bridgesCallIptables }: Snapshot): boolean {

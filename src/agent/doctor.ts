@@ -11,7 +11,7 @@ import { snapshotNow } from "./access.js";
 import { CHOOSE_ALL, type Desired, desiredState } from "./desired.js";
 import { TCP_BE_LIBERAL } from "./detach.js";
 import { LESSON_TEXT, REASON_TEXT } from "./explain.js";
-import type { Snapshot } from "./snapshot.js";
+import { networkOf, type Snapshot } from "./snapshot.js";
 
 export interface Finding {
 	level: "ok" | "warning" | "problem";
@@ -27,11 +27,20 @@ const VXLAN_OVERHEAD_BYTES = 50;
 /** Of the packets: what is rarer is not worth a line. */
 const FEW = 0.01;
 
-export function examine({ bpffs, mark }: { bpffs: string; mark: number }): Finding[] {
+export function examine({
+	bpffs,
+	mark,
+	cniConfDir = "auto",
+}: {
+	bpffs: string;
+	mark: number;
+	cniConfDir?: string;
+}): Finding[] {
 	const snapshot = snapshotNow();
 	const desired = desiredState(snapshot, CHOOSE_ALL);
 	return [
 		...kernel(),
+		...network(snapshot, cniConfDir),
 		...openVSwitch(),
 		...tunnels(desired),
 		...pods(desired),
@@ -70,6 +79,16 @@ function kernel(): Finding[] {
 		report("conntrack kfunc", kfunc, warning),
 		// Only a switch needs them.
 		...(zones.ok ? [] : [ok("conntrack zones", zones.why)]),
+	];
+}
+
+function network({ links }: Snapshot, cniConfDir: string): Finding[] {
+	const { name, evidence, plan, refused } = networkOf(links, cniConfDir);
+	const found = `${name}${evidence.length > 0 ? ` (${evidence.join("; ")})` : ""}: ${plan}`;
+	return [
+		refused
+			? problem("network", found, "Its traffic is not touched: remove ONCache from this node")
+			: ok("network", found),
 	];
 }
 

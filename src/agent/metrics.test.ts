@@ -36,6 +36,7 @@ const status = (fast: number): Status => ({
 	bytes: { egress: { fast: 100 * fast, fallback: { flow_miss: 200 } }, ingress: { fast: 700, fallback: {} } },
 	coherency: { rounds: 9, evicted: 4, flushes: 3, forgotten: 2, repaired: 1, overruns: 0, leases: 0 },
 	cni: null,
+	network: { name: "Flannel", evidence: [], plan: "", refused: false },
 	kubernetes: {
 		server: "https://api",
 		node: "n1",

@@ -4,7 +4,11 @@ import type { Filter, Qdisc } from "../kernel/link.js";
 import type { Rtnetlink } from "../kernel/rtnetlink.js";
 import { readSysctl } from "../kernel/sysctl.js";
 import type { Network } from "../kernel/topology.js";
+import { sendingPolicies, type XfrmPolicy } from "../kernel/xfrm.js";
 import type { Switch } from "../ovs/switch.js";
+import type { NetworkStatus } from "./api.js";
+import { readNetworkConfiguration } from "./network-configuration.js";
+import { recognise } from "./recognise.js";
 
 export interface Snapshot extends Network {
 	qdiscs: readonly Qdisc[];
@@ -13,6 +17,8 @@ export interface Snapshot extends Network {
 	/** What bridges forward passes iptables, and so connection tracking (net.bridge.bridge-nf-call-iptables). */
 	bridgesCallIptables: boolean;
 	switch?: Switch | undefined;
+	/** IPsec policies for what this host sends. */
+	ipsec: readonly XfrmPolicy[];
 }
 
 /** O(devices + routes); one more question per device that has a clsact or ingress qdisc. */
@@ -33,6 +39,13 @@ export function takeSnapshot(rtnetlink: Rtnetlink, ovs?: Switch): Snapshot {
 			])
 			.filter((filter) => !isOwnFilter(filter)),
 		switch: ovs,
+		ipsec: sendingPolicies(),
 		bridgesCallIptables: Number(readSysctl("net.bridge.bridge-nf-call-iptables") ?? 0) !== 0,
 	};
+}
+
+/** @param confDir where the CNI's configuration is, or "auto" */
+export function networkOf(links: Snapshot["links"], confDir: string): NetworkStatus {
+	const { dir, plugins } = readNetworkConfiguration(confDir);
+	return recognise({ links, plugins, confDir: dir });
 }

@@ -18,6 +18,7 @@ export interface StatusSources {
 	problems: readonly string[];
 	coherency: Status["coherency"];
 	cni: Status["cni"];
+	network: Status["network"];
 	kubernetes: Status["kubernetes"];
 	names: Names;
 }
@@ -27,6 +28,7 @@ const NO_COUNTS: Counts = { fast: 0, fallback: {} };
 /** O(flows) for the number of flows, in chunks; everything else is O(devices + slots). */
 export async function buildStatus(sources: StatusSources): Promise<Status> {
 	const { datapath, desired, agent } = sources;
+	const problems = [...(sources.network.refused ? [sources.network.plan] : []), ...sources.problems];
 	const attachments = (datapath?.attachments() ?? []).filter(({ gone }) => !gone);
 	const isAttached = (ifindex: number): boolean => attachments.filter((at) => at.ifindex === ifindex).length === 2;
 	const learned = addressesByVeth(datapath?.pods() ?? []);
@@ -61,7 +63,7 @@ export async function buildStatus(sources: StatusSources): Promise<Status> {
 	const using = datapath?.using ?? false;
 	const learning = datapath?.learning ?? false;
 	return {
-		...stateOf({ tunnels, pods, using, learning, problems: sources.problems, isThere: attachments.length > 0 }),
+		...stateOf({ tunnels, pods, using, learning, problems, isThere: attachments.length > 0 }),
 		version: sources.version,
 		kernel: release(),
 		agent: { running: agent !== undefined, pid: agent?.pid ?? null, startedAt: agent?.startedAt ?? null },
@@ -81,6 +83,7 @@ export async function buildStatus(sources: StatusSources): Promise<Status> {
 		bytes: counters?.bytes ?? { egress: NO_COUNTS, ingress: NO_COUNTS },
 		coherency: sources.coherency,
 		cni: sources.cni,
+		network: sources.network,
 		kubernetes: sources.kubernetes,
 		lessons: datapath?.lessons() ?? { egress: {}, ingress: {} },
 	};

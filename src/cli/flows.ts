@@ -1,7 +1,7 @@
 // oncache flows: the filter cache, readable.
 import { Command } from "commander";
 import { getFlows } from "../agent/access.js";
-import type { FlowStatus, VerdictStatus } from "../agent/api.js";
+import type { FlowStatus, PodName, VerdictStatus } from "../agent/api.js";
 import { formatEnd, parseIp } from "../net/ip.js";
 import { table } from "./output.js";
 import { countArgument, ipArgument, type PlaceOptions, printJson, withPlace } from "./place.js";
@@ -18,7 +18,7 @@ export function flowsCommand(): Command {
 		.addHelpText(
 			"after",
 			`
-The host is the remote host that a flow goes to, or the veth of the other pod when both are on this host. A flow whose
+In a cluster, addresses have the names of their pods and nodes. The host is the remote host that a flow goes to, or the veth of the other pod when both are on this host. A flow whose
 addresses this host translates (a Service) is listed as each end sees it: the pod, and the wire or the other pod.
 
 A verdict is usable (with its age since the fallback last confirmed it), stale (too old: the next packet asks again),
@@ -37,10 +37,10 @@ Examples:
 				console.log(
 					table(list.flows, [
 						{ title: "proto", text: (flow) => flow.protocol },
-						{ title: "local", text: ({ local }) => formatEnd(local.ip, local.port) },
-						{ title: "remote", text: ({ remote }) => formatEnd(remote.ip, remote.port) },
+						{ title: "local", text: ({ local, localPod }) => end(local, localPod) },
+						{ title: "remote", text: ({ remote, remotePod }) => end(remote, remotePod) },
 						{ title: "veth", text: (flow) => flow.veth ?? "-" },
-						{ title: "host", text: (flow) => flow.host ?? flow.peerVeth ?? "-" },
+						{ title: "host", text: (flow) => flow.node ?? flow.host ?? flow.peerVeth ?? "-" },
 						{ title: "translated", text: translated },
 						{ title: "egress", text: (flow) => verdict(flow.egress) },
 						{ title: "ingress", text: (flow) => verdict(flow.ingress) },
@@ -50,6 +50,10 @@ Examples:
 				console.log(`\n${list.flows.length} of ${list.total} flows`);
 			}
 		});
+}
+
+function end({ ip, port }: FlowStatus["local"], pod: PodName | null): string {
+	return pod ? `${formatEnd(ip, port)} ${pod.namespace}/${pod.name}` : formatEnd(ip, port);
 }
 
 function verdict({ state, ageMs }: VerdictStatus): string {

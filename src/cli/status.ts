@@ -1,20 +1,41 @@
 // oncache status: is it accelerating, how much, and why not the rest.
 import { Command } from "commander";
 import { getStatus } from "../agent/access.js";
-import type { Counts, Status } from "../agent/api.js";
-import { formatBytes, formatCount, formatShare, painter, table } from "./output.js";
+import type { Counts, KubernetesStatus, PodStatus, Status } from "../agent/api.js";
+import { formatBytes, formatCount, formatMs, formatShare, painter, table } from "./output.js";
 import { type PlaceOptions, printJson, withPlace } from "./place.js";
+import type { CommandContext } from "./program.js";
+import type { ClusterOptions } from "./status-all-nodes.js";
 import { programVersion } from "./version.js";
 
-export function statusCommand(): Command {
+export function statusCommand({ signal }: CommandContext): Command {
 	return withPlace(new Command("status"))
 		.description("show what is accelerated, how much, and why not the rest")
+		.option("--all-nodes", "of every node of a Kubernetes cluster, from anywhere (kubectl oncache)")
+		.option("--kubeconfig <file>", "for --all-nodes (default: $KUBECONFIG, else ~/.kube/config)")
+		.option("--context <name>", "for --all-nodes: of the kubeconfig")
+		.option("-n, --namespace <name>", "for --all-nodes: of the agents' pods (default: all are looked through)")
+		.option("--selector <labels>", "for --all-nodes: of the agents' pods (default: as the chart labels them)")
 		.option("--json", "machine-readable")
 		.addHelpText(
 			"after",
-			"\nWorks with and without a running agent.\n\nExamples:\n  oncache status\n  oncache status --json",
+			`
+Works with and without a running agent.
+
+--all-nodes asks each node's agent by "oncache status --json" in its pod, as kubectl exec does: it takes the right to list nodes
+and pods and to get and create pods/exec. The exit code is 1 when a node could not be asked.
+
+Examples:
+  oncache status
+  oncache status --json
+  oncache status --all-nodes --context production
+  kubectl oncache`,
 		)
-		.action(async (options: PlaceOptions) => {
+		.action(async (options: PlaceOptions & ClusterOptions & { allNodes?: boolean }) => {
+			if (options.allNodes) {
+				await (await import("./status-all-nodes.js")).printAllNodes(options, signal);
+				return;
+			}
 			const status = await getStatus(options, programVersion());
 			if (options.json) printJson(status);
 			else print(status);
@@ -41,6 +62,7 @@ function print(status: Status): void {
 	]);
 	section("Pods", status.pods, [
 		{ title: "veth", text: (pod) => pod.veth },
+		...(status.pods.some(({ pod }) => pod !== null) ? [POD_NAME] : []),
 		{ title: "address", text: (pod) => pod.addresses.join(" ") || "-" },
 		{ title: "attached", text: (pod) => (pod.attached ? "yes" : `no: ${pod.why}`) },
 	]);
@@ -49,6 +71,8 @@ function print(status: Status): void {
 		{ title: "entries", text: ([, use]) => String(use.entries), align: "right" },
 		{ title: "capacity", text: ([, use]) => String(use.capacity), align: "right" },
 	]);
+	console.log(`\n${paint("bold", "Network")}\n${status.network.name}: ${status.network.plan}`);
+	if (status.kubernetes) printKubernetes(status.kubernetes);
 	if (status.coherency) {
 		const { rounds, evicted, flushes, forgotten, repaired, overruns, leases } = status.coherency;
 		console.log(
@@ -64,6 +88,23 @@ function print(status: Status): void {
 		{ title: "share", text: (direction) => share(status.packets[direction]), align: "right" },
 		{ title: "fallback by reason", text: (direction) => reasons(status.packets[direction]) },
 	]);
+}
+
+const POD_NAME = {
+	title: "pod",
+	text: ({ pod }: PodStatus) => (pod ? `${pod.namespace}/${pod.name}` : "-"),
+};
+
+function printKubernetes({ server, node, pods, ageMs, sources, problems, optedOut }: KubernetesStatus): void {
+	const heard = ageMs === null ? "not heard of yet" : `last heard ${formatMs(ageMs)} ago`;
+	const objects = sources.map(({ name, objects }) => `${objects} ${name}`).join(", ");
+	console.log(
+		`\n${painter(process.stdout)("bold", "Kubernetes")}\nnode ${node}, API server ${server ?? "-"}, ${heard}`,
+	);
+	console.log(
+		`${objects || "nothing read yet"}${pods === "node" ? " (of this node)" : ""}; ${optedOut} addresses opted out`,
+	);
+	for (const problem of problems) console.log(`  ${problem}`);
 }
 
 function section<Row>(title: string, rows: readonly Row[], columns: Parameters<typeof table<Row>>[1]): void {
