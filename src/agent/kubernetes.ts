@@ -1,5 +1,6 @@
 // From what the API server says to what is evicted and not learned. The agent works as well without it, only later.
 import { hostname } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Datapath } from "../datapath/datapath.js";
 import { findAccess } from "../kube/access.js";
@@ -130,6 +131,9 @@ class Again {
 	}
 }
 
+/** Of the time: pods come and go all over a large cluster, and each eviction looks through all flows. */
+const EVICTING_SHARE = 1 / 4;
+
 /** One eviction at a time; what comes meanwhile goes together: each is O(flows), however many addresses it has. */
 class Evictions {
 	readonly #datapath: Datapath;
@@ -153,6 +157,7 @@ class Evictions {
 		this.#isRunning = true;
 		while (this.#waiting.size > 0 && !this.#signal.aborted) {
 			const ips = this.#waiting;
+			const startedAt = performance.now();
 			this.#waiting = new Set();
 			try {
 				const { pods, flows } = await evictAddresses(this.#datapath, ips);
@@ -160,6 +165,8 @@ class Evictions {
 			} catch (error) {
 				this.#log.error({ error: (error as Error).message }, "cannot evict");
 			}
+			const tookMs = performance.now() - startedAt;
+			await sleep(tookMs / EVICTING_SHARE - tookMs, undefined, { signal: this.#signal }).catch(() => {});
 		}
 		this.#isRunning = false;
 	}

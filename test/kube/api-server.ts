@@ -305,11 +305,14 @@ function parsePath(path: string): { resource: Resource; namespace: string | unde
 
 function selectorOf(query: Record<string, string>, namespace: string | undefined): (object: ApiObject) => boolean {
 	const [, node] = /^spec\.nodeName=(.*)$/.exec(query.fieldSelector ?? "") ?? [];
-	const [, label = "", value] = /^([^=]+)=(.*)$/.exec(query.labelSelector ?? "") ?? [];
+	const labels = (query.labelSelector ?? "")
+		.split(",")
+		.filter((each) => each !== "")
+		.map((each) => each.split("="));
 	return ({ metadata, spec }) =>
 		(namespace === undefined || metadata.namespace === namespace) &&
 		(node === undefined || spec?.nodeName === node) &&
-		(value === undefined || metadata.labels?.[label] === value);
+		labels.every(([label = "", value]) => metadata.labels?.[label] === value);
 }
 
 const status = (code: number, reason: string, message: string) => ({
