@@ -43,6 +43,8 @@ const PACKAGES = {
 	runc: "starts its containers",
 	podman: "another one",
 	"busybox-static": "what these containers run",
+	buildah: "builds the container image",
+	mmdebstrap: "makes what it is built on",
 };
 
 /** Of those packages: what systemd would start, or start again. */

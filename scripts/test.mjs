@@ -40,7 +40,7 @@ const TIERS = {
 		files: /^test\/e2e\//,
 		concurrency: 2,
 		// They measure, or list what the whole machine has.
-		alone: /\/(bench|lab|lifecycle|traffic)\.test/,
+		alone: /\/(bench|deploy|lab|lifecycle|traffic)\.test/,
 		timeoutMs: 600_000,
 	},
 	vm: { title: "vm: some of these under other kernels, in virtual machines" },

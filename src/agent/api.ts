@@ -2,7 +2,8 @@
 import type { Lesson, Reason } from "../datapath/layout.js";
 
 export const DEFAULT_SOCKET = "/run/oncache/agent.sock";
-export const DEFAULT_BPFFS = "/sys/fs/bpf/oncache";
+/** In a container the host's bpffs is mounted somewhere else. */
+export const DEFAULT_BPFFS = process.env.ONCACHE_BPFFS || "/sys/fs/bpf/oncache";
 /** Where container runtimes look for network configurations, and for the plugins that these name. */
 export const DEFAULT_CNI_CONF_DIR = "/etc/cni/net.d";
 export const DEFAULT_CNI_BIN_DIR = "/opt/cni/bin";

@@ -144,7 +144,10 @@ const schema = z
 			ovsBridge: z.string(BRIDGE).regex(/^[^\s/]{1,15}$/, BRIDGE),
 			ovsTable: z.string(TABLE).regex(/^\w{1,32}$/, TABLE),
 			ovsZone: z.union([z.literal("auto"), wholeNumber(0, 65_535, ZONE)], ZONE),
-			kubernetes: z.string(KUBERNETES).regex(/^(auto|off|\/.{1,4000})$/, KUBERNETES),
+			kubernetes: z
+				.string(KUBERNETES)
+				.regex(/^(auto|off|\/.+)$/, KUBERNETES)
+				.max(4000, KUBERNETES),
 			kubernetesPods: oneOf("cluster", "node"),
 			nodeName: z.string(NODE).regex(/^[a-z\d]([a-z\d.-]{0,251}[a-z\d])?$/, NODE),
 			metricsAddress: z.string(ADDRESS).refine((text) => text === "off" || parseListen(text) !== undefined, ADDRESS),
@@ -156,6 +159,12 @@ const schema = z
 	.partial();
 
 type Layer = z.infer<typeof schema>;
+
+/** Of the configuration file, for others that check it; what can only be said in code is not in there. */
+export function configJsonSchema(): { properties: Record<string, unknown> } & Record<string, unknown> {
+	const { $schema, ...rest } = z.toJSONSchema(schema, { target: "draft-7" });
+	return { ...rest, properties: { ...rest.properties } };
+}
 
 /** Members of Config by the names that commander gives to their flags: --cache-filter is cacheFilter. */
 export type ConfigFlags = Partial<

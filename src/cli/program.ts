@@ -15,6 +15,7 @@ interface Entry {
 
 const ACCELERATE = "On a host:";
 const OBSERVE = "Ask and steer its agent:";
+const CLUSTER = "In a cluster:";
 const TRY = "Try and measure:";
 
 const COMMANDS: Record<string, Entry> = {
@@ -77,6 +78,11 @@ const COMMANDS: Record<string, Entry> = {
 		group: OBSERVE,
 		summary: "go on learning and using the cache",
 		load: async () => (await import("./pause.js")).resumeCommand,
+	},
+	"await-daemonset": {
+		group: CLUSTER,
+		summary: "wait until a DaemonSet is ready on every node",
+		load: async () => (await import("./await-daemonset.js")).awaitDaemonSetCommand,
 	},
 	demo: {
 		group: TRY,

@@ -1,4 +1,5 @@
-// Kernel settings under /proc/sys; those below "net." are of the network namespace of the calling thread.
+// Kernel settings under /proc/sys; those below "net." are of the network namespace of the calling thread. In a container
+// /proc/sys is read-only: there $ONCACHE_SYSCTL_NET names where the host's /proc/sys/net is.
 import { readFileSync, writeFileSync } from "node:fs";
 
 /** The value without its line end; undefined when this kernel has no such setting (yet: a module may bring it). */
@@ -22,5 +23,7 @@ export function writeSysctl(name: string, value: string | number): void {
 
 /** As sysctl(8): dots separate; a name written with slashes may contain dots ("net/ipv4/conf/eth0.5/rp_filter"). */
 function path(name: string): string {
-	return `/proc/sys/${name.includes("/") ? name : name.replaceAll(".", "/")}`;
+	const path = `/proc/sys/${name.includes("/") ? name : name.replaceAll(".", "/")}`;
+	const { ONCACHE_SYSCTL_NET: net } = process.env;
+	return net ? path.replace(/^\/proc\/sys\/net(?=\/)/, net) : path;
 }
