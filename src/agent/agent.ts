@@ -18,7 +18,7 @@ import type { FlushResult, PauseRequest, Status } from "./api.js";
 import { Attachments } from "./attachments.js";
 import { type Config, ConfigError, isExcluded, parseListen } from "./config.js";
 import { detachAll, TCP_BE_LIBERAL } from "./detach.js";
-import { flowList, NO_NAMES } from "./flows.js";
+import { flowList, type Names } from "./flows.js";
 import { flush } from "./flush.js";
 import { type Invalidation, watchKernel } from "./invalidation.js";
 import { followCluster, type Kubernetes } from "./kubernetes.js";
@@ -143,6 +143,11 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 	const leases = new Leases(datapath);
 	const rtnetlink = Rtnetlink.open();
 	const attachments = new Attachments({ datapath, reconciler, rtnetlink, log });
+	/** The API server knows all pods; the container runtime has named those that it made since this agent started. */
+	const names: Names = {
+		podAt: (ip) => kubernetes?.cluster.podAt(ip) ?? attachments.podAt(ip),
+		nodeAt: (ip) => kubernetes?.cluster.nodeAt(ip) ?? null,
+	};
 	const status = (): Promise<Status> => {
 		const { desired, failures, blocked, rounds, evicted, repaired } = reconciler.state;
 		return buildStatus({
@@ -169,7 +174,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 			cni: { attachments: attachments.size, ...attachments.counts, ...readMissed(config.socket) },
 			network: networkOf(reconciler.state.snapshot?.links ?? [], config.cniConfDir),
 			kubernetes: kubernetes?.cluster.status() ?? null,
-			names: kubernetes?.cluster ?? NO_NAMES,
+			names,
 		});
 	};
 	let exposition: Metrics | undefined;
@@ -206,14 +211,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 				ready: () => isReady,
 				status,
 				metrics,
-				flows: (query) =>
-					flowList(
-						datapath,
-						reconciler.state.snapshot?.links ?? [],
-						config.countFlows,
-						query,
-						kubernetes?.cluster ?? NO_NAMES,
-					),
+				flows: (query) => flowList(datapath, reconciler.state.snapshot?.links ?? [], config.countFlows, query, names),
 				flush: async (what) => {
 					const result = await flush(datapath, what);
 					log.info({ ...what, ...result }, "flushed");

@@ -244,7 +244,7 @@ export interface CniRequest {
 	/** No other plugin will change the pod's devices. */
 	last: boolean;
 	/** As Kubernetes calls it; null where it did not say. */
-	pod: { namespace: string; name: string } | null;
+	pod: PodName | null;
 }
 
 /** What became of it. */

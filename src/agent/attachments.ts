@@ -1,13 +1,14 @@
 // What container runtimes say of pods, through the CNI plugin: attached before a pod's first packet, evicted before its address
 // goes to another. All of it the agent would find by itself, later: so nothing here needs to survive it.
-import { closeSync, openSync } from "node:fs";
+import { closeSync, constants, openSync } from "node:fs";
+import { isDeepStrictEqual } from "node:util";
 import type { Logger } from "pino";
 import type { Datapath } from "../datapath/datapath.js";
 import type { Link } from "../kernel/link.js";
 import type { Rtnetlink } from "../kernel/rtnetlink.js";
 import { POD_DEVICES } from "../kernel/topology.js";
 import { formatIp, parseIp } from "../net/ip.js";
-import type { CniAnswer, CniGcRequest, CniRequest, CniStatus } from "./api.js";
+import type { CniAnswer, CniGcRequest, CniRequest, CniStatus, PodName } from "./api.js";
 import { flush } from "./flush.js";
 import type { Reconciler } from "./reconciler.js";
 
@@ -19,6 +20,7 @@ interface Attachment {
 	/** ifindex of its device on the host. */
 	veth: number | undefined;
 	addresses: readonly string[];
+	pod: PodName | null;
 }
 
 type Counts = Omit<CniStatus, "attachments" | "missed" | "lastMissed">;
@@ -30,11 +32,14 @@ export interface AttachmentsOptions {
 	log: Logger;
 }
 
+/** IFNAMSIZ without the end. */
+const NAME_MAX_BYTES = 15;
 const NO_DEVICE = "No device of the pod was found on the host: it is no veth, or is not there";
 
 export class Attachments {
 	readonly #options: AttachmentsOptions;
 	readonly #known = new Map<string, Attachment>();
+	readonly #podsByAddress = new Map<string, PodName>();
 	readonly counts: Counts = { adds: 0, dels: 0, checks: 0, gcs: 0, notAttached: 0, failed: 0 };
 
 	constructor(options: AttachmentsOptions) {
@@ -43,6 +48,11 @@ export class Attachments {
 
 	get size(): number {
 		return this.#known.size;
+	}
+
+	/** As Kubernetes called it when it was announced. */
+	podAt(ip: string): PodName | null {
+		return this.#podsByAddress.get(ip) ?? null;
 	}
 
 	/** Resolves when the pod's device is attached, or it is known why it is not. */
@@ -90,8 +100,10 @@ export class Attachments {
 	async #attach(request: CniRequest): Promise<CniAnswer> {
 		const { reconciler, log } = this.#options;
 		const link = this.#findByName(request) ?? this.#findByNamespace(request);
-		const { addresses } = request;
-		this.#known.set(keyOf(request), { ...idOf(request), veth: link?.ifindex, addresses });
+		const { pod } = request;
+		const addresses = request.addresses.map((address) => formatIp(parseIp(address)));
+		this.#known.set(keyOf(request), { ...idOf(request), veth: link?.ifindex, addresses, pod });
+		if (pod) for (const address of addresses) this.#podsByAddress.set(address, pod);
 		const why = link ? await reconciler.attachNow(link.ifindex, request.last) : NO_DEVICE;
 		if (why !== null) this.counts.notAttached++;
 		log.info({ ...nameOf(request), veth: link?.name, addresses, ...(why !== null && { why }) }, "pod announced");
@@ -103,6 +115,9 @@ export class Attachments {
 		const { datapath, reconciler } = this.#options;
 		this.#known.delete(keyOf(attachment));
 		const addresses = new Set(attachment.addresses);
+		// Another pod may have one of them already.
+		const isOwn = (pod: PodName | undefined): boolean => isDeepStrictEqual(pod, attachment.pod);
+		for (const address of addresses) if (isOwn(this.#podsByAddress.get(address))) this.#podsByAddress.delete(address);
 		const { veth } = attachment;
 		// A DEL may come late: the device that had the name then, or the number, may be another pod's now.
 		if (veth !== undefined && ![...this.#known.values()].some((other) => other.veth === veth)) {
@@ -120,6 +135,7 @@ export class Attachments {
 	#findByName({ hostDevices }: CniRequest): Link | undefined {
 		const { rtnetlink } = this.#options;
 		return hostDevices
+			.filter((name) => Buffer.byteLength(name) <= NAME_MAX_BYTES)
 			.map((name) => rtnetlink.link(name))
 			.find((link) => link && POD_DEVICES.includes(link.kind ?? "") && link.linkNetnsid !== undefined);
 	}
@@ -130,7 +146,7 @@ export class Attachments {
 		if (netns === null) return undefined;
 		let fd: number;
 		try {
-			fd = openSync(netns, "r");
+			fd = openSync(netns, constants.O_RDONLY | constants.O_NONBLOCK);
 		} catch {
 			return undefined; // gone, or in a mount namespace that the agent does not see
 		}

@@ -35,7 +35,7 @@ const status = (fast: number): Status => ({
 	packets: { egress: { fast, fallback: { flow_miss: 2, sample: 3 } }, ingress: { fast: 7, fallback: {} } },
 	bytes: { egress: { fast: 100 * fast, fallback: { flow_miss: 200 } }, ingress: { fast: 700, fallback: {} } },
 	coherency: { rounds: 9, evicted: 4, flushes: 3, forgotten: 2, repaired: 1, overruns: 0, leases: 0 },
-	cni: null,
+	cni: { attachments: 2, adds: 5, dels: 3, checks: 0, gcs: 1, notAttached: 1, failed: 0, missed: 4, lastMissed: "x" },
 	network: { name: "Flannel", evidence: [], plan: "", refused: false },
 	kubernetes: {
 		server: "https://api",
@@ -90,6 +90,8 @@ test("what the kernel has counted is set, not added", async () => {
 		'oncache_kubernetes_age_seconds{source="nodes"} +Inf',
 		'oncache_kubernetes_problem{source="nodes"} 1',
 		"oncache_opted_out_addresses 6",
+		'oncache_cni_calls_total{command="ADD"} 5',
+		"oncache_cni_missed_total 4",
 	])
 		assert.ok(lines.includes(line), `"${line}" is among\n${lines.filter((each) => /^oncache/.test(each)).join("\n")}`);
 	assert.match(text, /^process_resident_memory_bytes \d/m);

@@ -121,8 +121,24 @@ export class Metrics {
 		this.#counter("repairs_total", "Programs and pins that somebody else had removed", [[coherency?.repaired ?? 0]]);
 		this.#counter("overruns_total", "Times that the kernel dropped notifications", [[coherency?.overruns ?? 0]]);
 		this.#gauge("leases", "Users that hold learning paused", [[coherency?.leases ?? 0]]);
+		this.#cni(status.cni);
 		this.#kubernetes(status.kubernetes);
 		return this.#registry.metrics();
+	}
+
+	#cni(cni: Status["cni"]): void {
+		if (cni === null) return;
+		const { adds, checks, dels, gcs } = cni;
+		const commands = Object.entries({ ADD: adds, CHECK: checks, DEL: dels, GC: gcs });
+		this.#counter(
+			"cni_calls_total",
+			"Calls of the CNI plugin that the agent has heard",
+			commands.map(([command, count]) => [count, { command }]),
+		);
+		this.#counter("cni_not_attached_total", "ADD and CHECK of pods that are not accelerated", [[cni.notAttached]]);
+		this.#counter("cni_failed_total", "Calls of the CNI plugin that the agent failed at", [[cni.failed]]);
+		this.#counter("cni_missed_total", "Calls of the CNI plugin that no agent heard, since boot", [[cni.missed]]);
+		this.#gauge("cni_attachments", "Pods that the CNI plugin has announced and not withdrawn", [[cni.attachments]]);
 	}
 
 	#kubernetes(kubernetes: Status["kubernetes"]): void {

@@ -81,6 +81,13 @@ function print(status: Status): void {
 				`${repaired} repairs; ${overruns} overruns; ${leases} hold learning paused`,
 		);
 	}
+	if (status.cni && status.cni.adds + status.cni.dels + status.cni.missed > 0) {
+		const { attachments, adds, dels, notAttached, failed, missed, lastMissed } = status.cni;
+		console.log(
+			`\n${paint("bold", "CNI plugin")}\n${attachments} pods announced; ADD ${adds}, DEL ${dels}; ${notAttached} not accelerated; ` +
+				`${failed} failed; ${missed} missed${lastMissed === null ? "" : `, the last one: ${lastMissed}`}`,
+		);
+	}
 	section("Packets", ["egress", "ingress"] as const, [
 		{ title: "direction", text: (direction) => direction },
 		{ title: "fast", text: (direction) => formatCount(status.packets[direction].fast), align: "right" },

@@ -4,7 +4,7 @@
 //   vxlan devices with every flag ONCache asks about
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { openSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { after, before, describe, it } from "node:test";
 import { KernelError } from "../../src/kernel/error.js";
 import { CLONE_NEWNET, unshare } from "../../src/kernel/libc.js";
@@ -55,6 +55,28 @@ before(() => {
 	kernel = Rtnetlink.open();
 });
 after(() => kernel.close());
+
+describe("link()", () => {
+	it("finds one device by its name, and none where there is none", () => {
+		assert.deepEqual(kernel.link("pod0"), link("pod0"));
+		assert.equal(kernel.link("nothere"), undefined);
+	});
+
+	it("finds the other end of a veth in its own network namespace", () => {
+		const fd = openSync(podNetns, "r");
+		const nsid = kernel.nsidOf(fd);
+		closeSync(fd);
+		assert.equal(nsid, link("pod0").linkNetnsid);
+		assert.equal(kernel.link("eth0", nsid)?.link, link("pod0").ifindex);
+		assert.equal(kernel.link("pod0", nsid), undefined);
+	});
+
+	it("a namespace that no device leads to has no number", () => {
+		const own = openSync("/proc/self/ns/net", "r");
+		assert.equal(kernel.nsidOf(own), undefined);
+		closeSync(own);
+	});
+});
 
 describe("links()", () => {
 	it("describes loopback", () => {
