@@ -46,17 +46,25 @@ export class CniRuntime {
 	readonly #results = new Map<string, Result>();
 	/** What the plugins said on standard error, all of it. */
 	said = "";
+	/** Of the last ADD: each plugin's. */
+	results: Result[] = [];
+
+	readonly #path: readonly string[];
 
 	/** @param host path of the network namespace that the plugins run in */
-	constructor(host: string) {
+	constructor(host: string, path: readonly string[] = PLUGIN_DIRS) {
 		this.#host = host;
+		this.#path = path;
 	}
 
 	/** All plugins in order, each with the result of the one before. @returns the last one's result */
 	async add(network: Network, container: Container): Promise<Result> {
-		let result: Result | undefined;
+		this.results = [];
 		for (const plugin of network.plugins)
-			result = resultOf(await this.#execute("ADD", network, plugin, container, result), network.cniVersion);
+			this.results.push(
+				resultOf(await this.#execute("ADD", network, plugin, container, this.results.at(-1)), network.cniVersion),
+			);
+		const result = this.results.at(-1);
 		assert.ok(result);
 		this.#results.set(keyOf(network, container), result);
 		return result;
@@ -71,6 +79,12 @@ export class CniRuntime {
 		this.#results.delete(keyOf(network, container));
 	}
 
+	/** The last plugin only: the first that DEL comes to. */
+	async delLast(network: Network, container: Container): Promise<void> {
+		const cached = this.#results.get(keyOf(network, container));
+		await this.#execute("DEL", network, network.plugins.at(-1) as Network["plugins"][number], container, cached);
+	}
+
 	async check(network: Network, container: Container): Promise<void> {
 		const cached = this.#results.get(keyOf(network, container));
 		for (const plugin of network.plugins)
@@ -79,9 +93,9 @@ export class CniRuntime {
 
 	/** One plugin, with any configuration and environment. @returns its standard output */
 	async call(type: string, environment: Record<string, string>, input: string): Promise<string> {
-		const path = PLUGIN_DIRS.map((dir) => `${dir}/${type}`).find((file) => existsSync(file));
-		assert.ok(path, `a plugin "${type}" in ${PLUGIN_DIRS.join(", ")}`);
-		const variables = Object.entries({ PATH: process.env.PATH ?? "", CNI_PATH: PLUGIN_DIRS.join(":"), ...environment });
+		const path = this.#path.map((dir) => `${dir}/${type}`).find((file) => existsSync(file));
+		assert.ok(path, `a plugin "${type}" in ${this.#path.join(", ")}`);
+		const variables = Object.entries({ PATH: process.env.PATH ?? "", CNI_PATH: this.#path.join(":"), ...environment });
 		const argv = ["env", "-i", ...variables.map(([name, value]) => `${name}=${value}`), path];
 		const finished = await run(inNetns(this.#host, argv), { input, anyCode: true });
 		this.said += finished.stderr;
