@@ -213,7 +213,7 @@ __noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const st
 	if (reason == REASON_NOT_IPV4)
 		reason = parse_tunnelled6(skb, direction, &pkt);
 	if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack6(&pkt))) {
-		lesson = question_open(ctl, 1, tunnel->zone, &question);
+		lesson = question_open(ctl, 1, tunnel->zone6, &question);
 		asked = pkt.key;
 		question.bridged = is_bridged_into(skb, tunnel);
 		if (!lesson && !(question.bridged && tunnel->flags & TUNNEL_UNTRACKED))
@@ -248,7 +248,7 @@ __noinline int ingress_init6(struct __sk_buff *skb, struct control *ctl, const s
 	if (!veth) {
 		lesson = LESSON_DEVICE;
 	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack6(&pkt))) {
-		lesson = question_open(ctl, !tunnel, tunnel ? tunnel->zone : veth->zone, &question);
+		lesson = question_open(ctl, !tunnel, tunnel ? tunnel->zone6 : veth->zone6, &question);
 		asked = pkt.key;
 		if (!tunnel)
 			key6_swap(&asked, &pkt.key);

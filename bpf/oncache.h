@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Changes whenever the meaning of a map changes without changing its size. */
-#define ONCACHE_CONTRACT 4
+#define ONCACHE_CONTRACT 5
 
 typedef __be32 ipv4_t;
 typedef struct { __be32 w[4]; } ipv6_t;	/* where both families may be, IPv4 is ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2) */
@@ -245,9 +245,11 @@ struct tunnel {
 	__u16 mtu;		/* largest inner packet without its Ethernet header, bytes */
 	mac_t mac;		/* inner Ethernet source of what this host routes into it: its own, its bridge's, or its switch's gateway */
 	__u16 flags;		/* TUNNEL_* */
-	__u16 zone;		/* of connection tracking, in which the fallback knows its flows */
+	__u16 zone;		/* of connection tracking, in which the fallback knows its flows over IPv4 */
 	tunnel_word_t header;	/* first word of the tunnel header: flags of VXLAN; Geneve's version, no options, Ethernet */
 	ifindex_t gateway;	/* flow based: the device to which the host routes what the switch sends into it */
+	__u16 zone6;		/* as zone, over IPv6 */
+	__u16 pad;
 };
 
 #define VETH_SHAPED 0x1		/* its egress qdisc must see every packet: redirect through it */
@@ -258,7 +260,8 @@ struct veth {
 	__u32 flags;		/* VETH_* */
 	__u32 mtu;		/* largest packet without its Ethernet header, bytes */
 	mac_t router;		/* source of what is routed to the pod: its bridge, its switch's gateway, or itself; 0: not known */
-	__u32 zone;		/* of connection tracking, as that of a tunnel */
+	__u16 zone;		/* of connection tracking, as those of a tunnel */
+	__u16 zone6;
 	__u32 pad;
 };
 

@@ -43,7 +43,7 @@ test("loadConfig() reads numbers, lists and switches from the text of flags", ()
 });
 
 const KEYS =
-	"socket, bpffs, logLevel, attach, markMode, mark, maxStalenessMs, countFlows, cache, tunnels, excludeInterfaces, cni, cniBinDir, ovsRunDir, ovsBridge, ovsTable, ovsZone, kubernetes, kubernetesPods, nodeName, metricsAddress, cniConfDir";
+	"socket, bpffs, logLevel, attach, markMode, mark, maxStalenessMs, countFlows, cache, tunnels, excludeInterfaces, cni, cniBinDir, ovsRunDir, ovsBridge, ovsTable, ovsZone, ovsZone6, kubernetes, kubernetesPods, nodeName, metricsAddress, cniConfDir";
 const FILE_PROBLEMS: { yaml: string; says: string }[] = [
 	{ yaml: "loglevel: info", says: `unknown key "loglevel"; allowed: ${KEYS}` },
 	{ yaml: "cache: { fitler: 4096 }", says: 'unknown key "cache.fitler"; allowed: filter, filter6, egress, ingress' },

@@ -42,6 +42,7 @@ export interface Config {
 	ovsTable: "auto" | string;
 	/** Of connection tracking, in which that bridge knows its flows. */
 	ovsZone: "auto" | number;
+	ovsZone6: "auto" | number;
 	/** Whether the API server is asked: "auto", where this is a pod with a service account or $KUBECONFIG is set; "off"; or by a kubeconfig file. */
 	kubernetes: "auto" | "off" | string;
 	/** Which pods are asked for: all, or this node's and those that are opted out by label or namespace. */
@@ -72,6 +73,7 @@ export const DEFAULT_CONFIG: Config = {
 	ovsBridge: "auto",
 	ovsTable: "auto",
 	ovsZone: "auto",
+	ovsZone6: "auto",
 	kubernetes: "auto",
 	kubernetesPods: "cluster",
 	nodeName: "auto",
@@ -144,6 +146,7 @@ const schema = z
 			ovsBridge: z.string(BRIDGE).regex(/^[^\s/]{1,15}$/, BRIDGE),
 			ovsTable: z.string(TABLE).regex(/^\w{1,32}$/, TABLE),
 			ovsZone: z.union([z.literal("auto"), wholeNumber(0, 65_535, ZONE)], ZONE),
+			ovsZone6: z.union([z.literal("auto"), wholeNumber(0, 65_535, ZONE)], ZONE),
 			kubernetes: z
 				.string(KUBERNETES)
 				.regex(/^(auto|off|\/.+)$/, KUBERNETES)
@@ -202,7 +205,16 @@ function readFile(file: string, mustExist: boolean): Layer {
 	return check(content ?? {}, `"${file}"`, (path) => `"${path.join(".")}"`);
 }
 
-const NUMBERS = ["mark", "maxStalenessMs", "cacheFilter", "cacheFilter6", "cacheEgress", "cacheIngress", "ovsZone"];
+const NUMBERS = [
+	"mark",
+	"maxStalenessMs",
+	"cacheFilter",
+	"cacheFilter6",
+	"cacheEgress",
+	"cacheIngress",
+	"ovsZone",
+	"ovsZone6",
+];
 const LISTS = ["tunnels", "excludeInterfaces"];
 
 /** Flags in the shape of the file. */

@@ -64,7 +64,14 @@ test("desiredState() wants the tunnel, its uplink and every pod's veth", () => {
 		[[5, 2, 1, 1450]],
 	);
 	assert.deepEqual(vethEntries(desired), [
-		{ ifindex: 7, shaped: false, mtu: 1450, router: "0a:00:00:00:00:01", untracked: false, zone: 0 },
+		{
+			ifindex: 7,
+			shaped: false,
+			mtu: 1450,
+			router: "0a:00:00:00:00:01",
+			untracked: false,
+			zones: { ipv4: 0, ipv6: 0 },
+		},
 	]);
 });
 
@@ -123,7 +130,7 @@ test("tunnels beyond the programs' table say so", () => {
 const SWITCH = {
 	runDir: "/run/ovs",
 	bridge: "br-int",
-	zone: 65520,
+	zones: { ipv4: 65520, ipv6: 65510 },
 	table: "ConntrackState",
 	tunnels: [],
 	remotes: [0xc0a84d02 as Ipv4],
@@ -150,12 +157,29 @@ test("desiredState() gives the pods of a switch its gateway and zone", () => {
 	);
 	assert.deepEqual(
 		tunnelEntries(desired).map(({ mac, flowBased }) => [mac, flowBased]),
-		[[GATEWAY.mac, { zone: 65520, gateway: 9 }]],
+		[[GATEWAY.mac, { zones: { ipv4: 65520, ipv6: 65510 }, gateway: 9 }]],
 	);
 	assert.deepEqual(
-		vethEntries(desired).map(({ router, zone }) => [router, zone]),
-		[[GATEWAY.mac, 65520]],
+		vethEntries(desired).map(({ router, zones }) => [router, zones]),
+		[[GATEWAY.mac, { ipv4: 65520, ipv6: 65510 }]],
 	);
+});
+
+test("desiredState() asks in the zone that is known where a switch tracks one family only", () => {
+	const zonesOf = (zones: { ipv4: number | undefined; ipv6: number | undefined }) => {
+		const metadata = link(5, "genev_sys_6081", {
+			kind: "vxlan",
+			vxlan: { ...VXLAN, vni: 0, local: undefined, collectMetadata: true },
+		});
+		const { links, ...rest } = switched({ zones });
+		const desired = desiredState(
+			{ ...rest, links: [...links.filter(({ ifindex }) => ifindex !== 5), metadata] },
+			CHOOSE_ALL,
+		);
+		return vethEntries(desired)[0]?.zones;
+	};
+	assert.deepEqual(zonesOf({ ipv4: 7, ipv6: undefined }), { ipv4: 7, ipv6: 7 });
+	assert.deepEqual(zonesOf({ ipv4: undefined, ipv6: 8 }), { ipv4: 8, ipv6: 8 });
 });
 
 test("desiredState() leaves alone what a switch reads in user space, copies or diverts, and a switch that is not prepared", () => {

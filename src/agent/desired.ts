@@ -1,7 +1,7 @@
 // From what the kernel lists to what should be accelerated, with the reason for everything that should not. Pure.
 import { CLSACT_PARENT } from "../datapath/attach.js";
 import { TUNNELS_MAX } from "../datapath/layout.js";
-import type { TunnelEntry, VethEntry } from "../datapath/types.js";
+import type { TunnelEntry, VethEntry, Zones } from "../datapath/types.js";
 import type { Link } from "../kernel/link.js";
 import { findPodVeths, findSwitchGateway, findTunnels, isSwitch, type Tunnel } from "../kernel/topology.js";
 import type { XfrmPolicy } from "../kernel/xfrm.js";
@@ -47,6 +47,8 @@ export interface Desired {
 
 export const NOTHING: Desired = { tunnels: [], veths: [], uplinks: [] };
 
+const NO_ZONES: Zones = { ipv4: 0, ipv6: 0 };
+
 /** Root qdiscs that do not hold a packet back for a rate. */
 const UNSHAPED = ["noqueue", "noop", "pfifo_fast", "pfifo", "bfifo", "fq_codel", "fq", "mq", "clsact", "ingress"];
 
@@ -82,7 +84,7 @@ export function tunnelEntries(desired: Desired): TunnelEntry[] {
 			mtu: tunnel.mtu,
 			mac: (tunnel.flowBased?.gateway ?? tunnel.bridge ?? tunnel.link).mac ?? ("00:00:00:00:00:00" as MacAddress),
 			flowBased: tunnel.flowBased && {
-				zone: tunnel.flowBased.zone ?? 0,
+				zones: zonesOf(tunnel),
 				gateway: tunnel.flowBased.gateway?.ifindex ?? 0,
 			},
 			bridging,
@@ -101,7 +103,7 @@ interface OwnSwitch {
 	/** Why nothing of it may be accelerated. */
 	why: string | null;
 	gateway: Link | undefined;
-	zone: number;
+	zones: Zones;
 	/** Why its single ports may not be, by name. */
 	ports: ReadonlyMap<string, string>;
 }
@@ -109,9 +111,16 @@ interface OwnSwitch {
 function switchOf(tunnels: readonly Tunnel[], snapshot: Snapshot, { whyNoSwitch }: Choice): OwnSwitch {
 	const { userspacePorts = [], diverted = {} } = snapshot.switch ?? {};
 	const ports = new Map([...Object.entries(diverted), ...userspacePorts.map((name) => [name, TAPPED] as const)]);
-	if (!snapshot.links.some(({ kind }) => isSwitch(kind))) return { why: null, gateway: undefined, zone: 0, ports };
-	const zone = tunnels.find(({ flowBased }) => flowBased)?.flowBased?.zone ?? 0;
-	return { why: whyNoSwitch?.() ?? null, gateway: findSwitchGateway(snapshot), zone, ports };
+	if (!snapshot.links.some(({ kind }) => isSwitch(kind)))
+		return { why: null, gateway: undefined, zones: NO_ZONES, ports };
+	const zones = zonesOf(tunnels.find(({ flowBased }) => flowBased));
+	return { why: whyNoSwitch?.() ?? null, gateway: findSwitchGateway(snapshot), zones, ports };
+}
+
+/** Where a switch tracks one family only, nothing is ever found for the other in its zone. */
+function zonesOf(tunnel: Tunnel | undefined): Zones {
+	const { ipv4, ipv6 } = tunnel?.flowBased?.zones ?? NO_ZONES;
+	return { ipv4: ipv4 ?? ipv6 ?? 0, ipv6: ipv6 ?? ipv4 ?? 0 };
 }
 
 function whyNotTunnel(
@@ -180,7 +189,7 @@ function desiredVeth(link: Link, own: OwnSwitch, snapshot: Snapshot, choice: Cho
 			mtu: Math.min(link.mtu, master?.mtu ?? link.mtu),
 			router: master === undefined ? link.mac : isOnSwitch ? own.gateway?.mac : master.bridge && master.mac,
 			untracked: master?.bridge !== undefined && !isTracked(master, snapshot),
-			zone: isOnSwitch ? own.zone : 0,
+			zones: isOnSwitch ? own.zones : NO_ZONES,
 		},
 	};
 }

@@ -122,10 +122,13 @@ function openVSwitch(): Finding[] {
 					"It reads them by packet sockets, where what is redirected would arrive twice: use datapath_type=system",
 				),
 			];
-		const { bridge, zone, table } = own;
+		const { bridge, zones, table } = own;
+		const found = Object.entries(zones).flatMap(([family, zone]) =>
+			zone === undefined ? [] : [`${zone} (${family})`],
+		);
 		return [
-			zone !== undefined && table !== undefined
-				? ok(what, `bridge ${bridge}, connection tracking zone ${zone}, known from table ${table} on`)
+			found.length > 0 && table !== undefined
+				? ok(what, `bridge ${bridge}, connection tracking zone ${found.join(", ")}, known from table ${table} on`)
 				: warning(what, `bridge ${bridge} is not one of Antrea`, "Set ovsZone, and for dscp mode ovsTable"),
 			...Object.entries(own.diverted).map(([name, why]) => warning(`veth ${name}`, why, null)),
 		];

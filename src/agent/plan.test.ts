@@ -45,7 +45,7 @@ function desired(veths: number[], shaped = false): Desired {
 		uplinks: [UPLINK],
 		veths: veths.map((ifindex) => ({
 			link: link(ifindex, `veth${ifindex}`),
-			entry: { ifindex, shaped, mtu: 1450, router: undefined, untracked: false, zone: 0 },
+			entry: { ifindex, shaped, mtu: 1450, router: undefined, untracked: false, zones: { ipv4: 0, ipv6: 0 } },
 			why: null,
 			excluded: false,
 		})),

@@ -15,14 +15,17 @@ import { takeSnapshot } from "./snapshot.js";
 const AUDIT_MS = 30_000;
 
 export function switchOptionsOf(config: Config): SwitchOptions {
-	return { runDir: config.ovsRunDir, bridge: config.ovsBridge, table: config.ovsTable, zone: config.ovsZone };
+	const { ovsRunDir: runDir, ovsBridge: bridge, ovsTable: table, ovsZone: zone, ovsZone6: zone6 } = config;
+	return { runDir, bridge, table, zone, zone6 };
 }
 
 /** Whether a switch is here that has its flows in a zone of connection tracking other than 0. */
 export function needsZones(options: SwitchOptions): boolean {
 	const rtnetlink = Rtnetlink.open();
 	try {
-		return findTunnels(takeSnapshot(rtnetlink, tryReadSwitch(options))).some(({ flowBased }) => flowBased?.zone);
+		return findTunnels(takeSnapshot(rtnetlink, tryReadSwitch(options))).some(
+			({ flowBased }) => flowBased?.zones.ipv4 || flowBased?.zones.ipv6,
+		);
 	} finally {
 		rtnetlink.close();
 	}
@@ -55,7 +58,9 @@ export class SwitchGuard {
 	/** @returns why nothing of the switch may be accelerated; undefined when it may */
 	prepare(): string | undefined {
 		const { state, changes } = this.#watch;
-		if (this.#markMode === "metadata" && !this.#zones.ok && state?.zone !== 0)
+		const { ipv4, ipv6 } = state?.zones ?? {};
+		const isInZones = ipv4 !== 0 || (ipv6 ?? 0) !== 0;
+		if (this.#markMode === "metadata" && !this.#zones.ok && isInZones)
 			return `${this.#zones.why}: start the agent anew`;
 		const isFresh = this.#checked?.changes === changes && performance.now() - this.#checked.at < AUDIT_MS;
 		if (state && isFresh) return undefined;

@@ -33,6 +33,7 @@ export function agentCommand({ signal }: CommandContext): Command {
 		.option("--ovs-bridge <name>", "its bridge that the pods are on, or auto (default: auto)")
 		.option("--ovs-table <table>", "dscp mode: its table where ct_state is known, or auto (default: auto)")
 		.option("--ovs-zone <zone>", "its connection tracking zone, or auto (default: auto)")
+		.option("--ovs-zone6 <zone>", "its zone for IPv6, or auto (default: auto)")
 		.option("--kubernetes <how>", "auto, off, or a kubeconfig file (default: auto: as a pod's service account)")
 		.option("--kubernetes-pods <which>", "cluster or node: which pods are watched (default: cluster)")
 		.option("--node-name <name>", "of this node in the cluster (default: $NODE_NAME, else the host's name)")

@@ -2,7 +2,7 @@
 import { Command } from "commander";
 import { inNetns, runAttached } from "../lab/command.js";
 import { describe, isWhole, labDown, labUp, readLab } from "../lab/lab.js";
-import { DATAPATHS, FAMILIES, FDBS, OVERLAYS, POD_NETWORKS, UNDERLAYS, UPLINKS } from "../lab/spec.js";
+import { DATAPATHS, FAMILIES, FDBS, OVERLAYS, POD_NETWORKS, TUNNEL_TYPES, UNDERLAYS, UPLINKS } from "../lab/spec.js";
 import { checkSpec, DEFAULT_SPEC, type Lab, type LabSpec, specOf } from "../lab/topology.js";
 import { Failure, UsageError } from "./errors.js";
 import { table } from "./output.js";
@@ -23,6 +23,7 @@ export function labCommand({ signal }: CommandContext): Command {
 		.option("--uplink <kind>", `what the hosts' network is on: ${UPLINKS.join(", ")}`, DEFAULT_SPEC.uplink)
 		.option("--fdb <kind>", `who fills a bridged overlay's table: ${FDBS.join(", ")}`, DEFAULT_SPEC.fdb)
 		.option("--datapath <kind>", `of Antrea's Open vSwitch: ${DATAPATHS.join(", ")}`, DEFAULT_SPEC.datapath)
+		.option("--tunnel-type <kind>", `Antrea's: ${TUNNEL_TYPES.join(", ")}`, DEFAULT_SPEC.tunnelType)
 		.option("--direct", "two subnets; no tunnel within one (3 hosts or more)")
 		.option("--udp-checksum", "outer UDP checksums")
 		.option("--tunnels <n>", "tunnel devices per host, 1 to 4 (3 hosts or more)", Number, DEFAULT_SPEC.tunnels)

@@ -64,7 +64,7 @@ test("a number that is none is a dash", () => {
 test("progress() rewrites one line of a terminal, cut to its width, and takes it away", () => {
 	const written: string[] = [];
 	const stream = { isTTY: true, columns: 6, write: (text: string) => written.push(text) > 0 };
-	const line = progress(stream);
+	const line = progress({ stream });
 	line.update("round 1 of 7");
 	line.done();
 	assert.deepEqual(written, ["\r\x1b[Kround", "\r\x1b[K"]);
@@ -73,7 +73,7 @@ test("progress() rewrites one line of a terminal, cut to its width, and takes it
 test("progress() writes a plain line at most every 2 s elsewhere", () => {
 	const written: string[] = [];
 	let nowMs = 0;
-	const line = progress({ write: (text: string) => written.push(text) > 0 }, () => nowMs);
+	const line = progress({ stream: { write: (text: string) => written.push(text) > 0 }, now: () => nowMs });
 	for (nowMs of [0, 1999, 2000, 2500]) line.update(`at ${nowMs}`);
 	line.done();
 	assert.deepEqual(written, ["at 0\n", "at 2000\n"]);

@@ -99,19 +99,26 @@ export interface Progress {
 	done(): void;
 }
 
-const PLAIN_INTERVAL_MS = 2000;
+export interface ProgressOptions {
+	stream?: Pick<WriteStream, "write"> & { isTTY?: boolean; columns?: number };
+	/** Where the stream is no terminal: at most one line in so many milliseconds. */
+	plainIntervalMs?: number;
+	/** Milliseconds. */
+	now?: () => number;
+}
 
 /** One line that says what is going on: rewritten in place on a terminal, else a line at most every 2 s. */
-export function progress(
-	stream: Pick<WriteStream, "write"> & { isTTY?: boolean; columns?: number } = process.stderr,
-	now: () => number = Date.now,
-): Progress {
+export function progress({
+	stream = process.stderr,
+	plainIntervalMs = 2000,
+	now = Date.now,
+}: ProgressOptions = {}): Progress {
 	const isTerminal = stream.isTTY === true;
 	let lastAt = Number.NEGATIVE_INFINITY;
 	return {
 		update(text) {
 			if (isTerminal) stream.write(`\r\x1b[K${text.slice(0, (stream.columns ?? 80) - 1)}`);
-			else if (now() - lastAt >= PLAIN_INTERVAL_MS) {
+			else if (now() - lastAt >= plainIntervalMs) {
 				stream.write(`${text}\n`);
 				lastAt = now();
 			}

@@ -263,7 +263,8 @@ export class Datapath {
 				flags: (entry.shaped ? VETH_SHAPED : 0) | (entry.untracked ? VETH_UNTRACKED : 0),
 				mtu: entry.mtu,
 				router: entry.router ?? NO_MAC,
-				zone: entry.zone,
+				zone: entry.zones.ipv4,
+				zone6: entry.zones.ipv6,
 			});
 			this.#veths.set(key, value);
 		}
@@ -273,14 +274,14 @@ export class Datapath {
 		const found: VethEntry[] = [];
 		for (const { keys, values, count } of this.#veths.chunks())
 			for (let i = 0; i < count; i++) {
-				const { flags, mtu, router, zone } = vethLayout.read(values, i * vethLayout.size);
+				const { flags, mtu, router, zone, zone6 } = vethLayout.read(values, i * vethLayout.size);
 				found.push({
 					ifindex: keys.getUint32(i * 4, true),
 					shaped: (flags & VETH_SHAPED) !== 0,
 					mtu,
 					router: router === NO_MAC ? undefined : router,
 					untracked: (flags & VETH_UNTRACKED) !== 0,
-					zone,
+					zones: { ipv4: zone, ipv6: zone6 },
 				});
 			}
 		return found;
@@ -617,7 +618,8 @@ function encodeTunnel(entry: TunnelEntry): Tunnel {
 		mtu: entry.mtu,
 		mac: readMac(macBytes(entry.mac)),
 		header: FIRST_WORD[entry.kind],
-		zone: entry.flowBased?.zone ?? 0,
+		zone: entry.flowBased?.zones.ipv4 ?? 0,
+		zone6: entry.flowBased?.zones.ipv6 ?? 0,
 		gateway: entry.flowBased?.gateway ?? 0,
 		flags:
 			(entry.flowBased ? TUNNEL_FLOW_BASED : 0) |
@@ -640,7 +642,10 @@ function decodeTunnel(entry: Tunnel): TunnelEntry {
 		port: entry.port,
 		mtu: entry.mtu,
 		mac: entry.mac,
-		flowBased: (entry.flags & TUNNEL_FLOW_BASED) === 0 ? undefined : { zone: entry.zone, gateway: entry.gateway },
+		flowBased:
+			(entry.flags & TUNNEL_FLOW_BASED) === 0
+				? undefined
+				: { zones: { ipv4: entry.zone, ipv6: entry.zone6 }, gateway: entry.gateway },
 		tosInherit: (entry.flags & TUNNEL_TOS_INHERIT) !== 0,
 		ttlInherit: (entry.flags & TUNNEL_TTL_INHERIT) !== 0,
 		dfInherit: (entry.flags & TUNNEL_DF_INHERIT) !== 0,

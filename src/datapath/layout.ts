@@ -8,7 +8,7 @@ function bytesOf(view: DataView, at: number, length: number): Uint8Array {
 	return new Uint8Array(view.buffer, view.byteOffset + at, length);
 }
 
-export const ONCACHE_CONTRACT = 4;
+export const ONCACHE_CONTRACT = 5;
 export const TUNNELS_MAX = 8;
 export const OPTED_OUT_MAX = 65536;
 export const SLOT_PROBES = 16;
@@ -298,11 +298,12 @@ export interface Tunnel {
 	zone: number;
 	header: number;
 	gateway: number;
+	zone6: number;
 }
 
 export const tunnel = {
-	size: 36,
-	offset: { ifindex: 0, uplink: 4, vni: 8, port: 12, mtu: 14, mac: 16, flags: 24, zone: 26, header: 28, gateway: 32 },
+	size: 40,
+	offset: { ifindex: 0, uplink: 4, vni: 8, port: 12, mtu: 14, mac: 16, flags: 24, zone: 26, header: 28, gateway: 32, zone6: 36 },
 	read: (view: DataView, at = 0): Tunnel => ({
 		ifindex: view.getUint32(at, true),
 		uplink: view.getUint32(at + 4, true),
@@ -314,6 +315,7 @@ export const tunnel = {
 		zone: view.getUint16(at + 26, true),
 		header: view.getUint32(at + 28),
 		gateway: view.getUint32(at + 32, true),
+		zone6: view.getUint16(at + 36, true),
 	}),
 	write: (view: DataView, at: number, value: Tunnel): void => {
 		view.setUint32(at, value.ifindex, true);
@@ -326,6 +328,7 @@ export const tunnel = {
 		view.setUint16(at + 26, value.zone, true);
 		view.setUint32(at + 28, value.header);
 		view.setUint32(at + 32, value.gateway, true);
+		view.setUint16(at + 36, value.zone6, true);
 	},
 };
 
@@ -334,22 +337,25 @@ export interface Veth {
 	mtu: number;
 	router: MacAddress;
 	zone: number;
+	zone6: number;
 }
 
 export const veth = {
 	size: 24,
-	offset: { flags: 0, mtu: 4, router: 8, zone: 16 },
+	offset: { flags: 0, mtu: 4, router: 8, zone: 16, zone6: 18 },
 	read: (view: DataView, at = 0): Veth => ({
 		flags: view.getUint32(at, true),
 		mtu: view.getUint32(at + 4, true),
 		router: readMac(bytesOf(view, at + 8, 6)),
-		zone: view.getUint32(at + 16, true),
+		zone: view.getUint16(at + 16, true),
+		zone6: view.getUint16(at + 18, true),
 	}),
 	write: (view: DataView, at: number, value: Veth): void => {
 		view.setUint32(at, value.flags, true);
 		view.setUint32(at + 4, value.mtu, true);
 		bytesOf(view, at + 8, 6).set(macBytes(value.router));
-		view.setUint32(at + 16, value.zone, true);
+		view.setUint16(at + 16, value.zone, true);
+		view.setUint16(at + 18, value.zone6, true);
 	},
 };
 
@@ -369,7 +375,7 @@ export interface Control {
 }
 
 export const control = {
-	size: 352,
+	size: 384,
 	offset: { maxStaleness: 0, jiffiesOffset: 8, learnAfter: 16, contract: 24, epoch: 28, learning: 32, using: 36, tunnelCount: 40, savedTcpBeLiberal: 44, evictions: 48, forgotten: 56, tunnels: 64 },
 	read: (view: DataView, at = 0): Control => ({
 		maxStaleness: view.getBigUint64(at, true),
@@ -383,7 +389,7 @@ export const control = {
 		savedTcpBeLiberal: view.getInt32(at + 44, true),
 		evictions: view.getUint32(at + 48, true),
 		forgotten: view.getBigUint64(at + 56, true),
-		tunnels: Array.from({ length: 8 }, (_, i) => tunnel.read(view, at + 64 + i * 36)),
+		tunnels: Array.from({ length: 8 }, (_, i) => tunnel.read(view, at + 64 + i * 40)),
 	}),
 	write: (view: DataView, at: number, value: Control): void => {
 		view.setBigUint64(at, value.maxStaleness, true);
@@ -397,7 +403,7 @@ export const control = {
 		view.setInt32(at + 44, value.savedTcpBeLiberal, true);
 		view.setUint32(at + 48, value.evictions, true);
 		view.setBigUint64(at + 56, value.forgotten, true);
-		for (const [i, item] of value.tunnels.entries()) tunnel.write(view, at + 64 + i * 36, item);
+		for (const [i, item] of value.tunnels.entries()) tunnel.write(view, at + 64 + i * 40, item);
 	},
 };
 

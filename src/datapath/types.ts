@@ -31,6 +31,12 @@ export interface DatapathOptions {
 	sizes: { filter: number; filter6?: number; egress: number; ingress: number };
 }
 
+/** Of connection tracking, for each family; 0: none of its own. */
+export interface Zones {
+	ipv4: number;
+	ipv6: number;
+}
+
 /** A tunnel device that may be accelerated. */
 export interface TunnelEntry {
 	kind: "vxlan" | "geneve";
@@ -42,8 +48,8 @@ export interface TunnelEntry {
 	mtu: number;
 	/** Inner Ethernet source of what this host routes into it: its own address, its bridge's, or its switch's gateway's. */
 	mac: MacAddress;
-	/** A switch's flows choose remote host and VNI: the connection tracking zone it uses, the ifindex of its gateway. */
-	flowBased: { zone: number; gateway: number } | undefined;
+	/** A switch's flows choose remote host and VNI: the connection tracking zones it uses, the ifindex of its gateway. */
+	flowBased: { zones: Zones; gateway: number } | undefined;
 	/** Whether it is a port of a bridge, and whether what that forwards passes connection tracking. */
 	bridging: "none" | "tracked" | "untracked";
 	tosInherit: boolean;
@@ -62,7 +68,7 @@ export interface VethEntry {
 	/** What its bridge forwards does not pass connection tracking. */
 	untracked: boolean;
 	/** In which connection tracking knows what its switch forwards. */
-	zone: number;
+	zones: Zones;
 }
 
 /** One program on one device, as it is now. */

@@ -155,7 +155,7 @@ describe("findTunnels() describes a tunnel", () => {
 const gateway = device(9, "gw0", { kind: "openvswitch" });
 const gatewayAddress = { ifindex: 9, ip: parseIpv4("10.244.1.1"), prefixLength: 24 };
 const switchOf = (tunnel: { udpChecksum?: boolean; tosInherit?: boolean }): Network["switch"] => ({
-	zone: 65520,
+	zones: { ipv4: 65520, ipv6: 65510 },
 	remotes: [parseIpv4("192.168.77.2")],
 	tunnels: [{ kind: "vxlan", port: 8472, tosInherit: false, ttlInherit: false, udpChecksum: false, ...tunnel }],
 });
@@ -171,11 +171,11 @@ describe("findTunnels() describes a switch's tunnel", () => {
 			[
 				tunnel?.why,
 				tunnel?.uplink?.name,
-				tunnel?.flowBased?.zone,
+				tunnel?.flowBased?.zones,
 				tunnel?.flowBased?.gateway?.name,
 				tunnel?.tosInherit,
 			],
-			[undefined, "eth0", 65520, "gw0", true],
+			[undefined, "eth0", { ipv4: 65520, ipv6: 65510 }, "gw0", true],
 		);
 	});
 
@@ -186,7 +186,10 @@ describe("findTunnels() describes a switch's tunnel", () => {
 			links: [eth0, device(8, "other0", { kind: "openvswitch" }), antrea, metadata],
 			routes: [route("0.0.0.0/0", 2)],
 		});
-		assert.deepEqual([tunnel?.why, tunnel?.uplink?.name, tunnel?.flowBased?.zone], [undefined, "eth0", 65520]);
+		assert.deepEqual(
+			[tunnel?.why, tunnel?.uplink?.name, tunnel?.flowBased?.zones],
+			[undefined, "eth0", { ipv4: 65520, ipv6: 65510 }],
+		);
 	});
 });
 

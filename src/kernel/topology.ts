@@ -14,10 +14,16 @@ export interface Network {
 	switch?: SwitchFacts | undefined;
 }
 
+/** By family; undefined: not known. */
+export interface FoundZones {
+	ipv4: number | undefined;
+	ipv6: number | undefined;
+}
+
 /** A part of what ../ovs reads. */
 export interface SwitchFacts {
-	/** Of connection tracking; undefined: not known. */
-	zone: number | undefined;
+	/** Of connection tracking. */
+	zones: FoundZones;
 	/** Where its tunnels lead to. */
 	remotes: readonly Ip[];
 	tunnels: readonly {
@@ -40,8 +46,8 @@ export interface Tunnel {
 	mtu: number;
 	/** The bridge that it is a port of. */
 	bridge: Link | undefined;
-	/** Remote host and VNI are chosen for each packet by the flows of a switch, which has this gateway and zone. */
-	flowBased: { gateway: Link | undefined; zone: number | undefined } | undefined;
+	/** Remote host and VNI are chosen for each packet by the flows of a switch, which has this gateway and these zones. */
+	flowBased: { gateway: Link | undefined; zones: FoundZones } | undefined;
 	tosInherit: boolean;
 	ttlInherit: boolean;
 	dfInherit: boolean;
@@ -61,7 +67,8 @@ const TOS_INHERIT = 1;
 const RT_TABLE_MAIN = 254;
 /** Antrea's, where its switch cannot be asked. */
 const ANTREA_GATEWAY = "antrea-gw0";
-const ANTREA_ZONE = 65520;
+const ANTREA_ZONES: FoundZones = { ipv4: 65_520, ipv6: 65_510 };
+const NO_ZONES: FoundZones = { ipv4: undefined, ipv6: undefined };
 
 export function findTunnels(network: Network): Tunnel[] {
 	return network.links.flatMap((link) => {
@@ -145,8 +152,8 @@ function remotesOf({ collectMetadata }: VxlanInfo | GeneveInfo, network: Network
 
 function flowBasedOf(network: Network): NonNullable<Tunnel["flowBased"]> {
 	const gateway = findSwitchGateway(network);
-	const assumed = network.switch === undefined && gateway?.name === ANTREA_GATEWAY ? ANTREA_ZONE : undefined;
-	return { gateway, zone: network.switch?.zone ?? assumed };
+	const assumed = network.switch === undefined && gateway?.name === ANTREA_GATEWAY ? ANTREA_ZONES : NO_ZONES;
+	return { gateway, zones: network.switch?.zones ?? assumed };
 }
 
 /** The device by which the host itself is on its switch, with an address in the pods' network. */
@@ -194,7 +201,7 @@ function whyNot(
 	if (link.linkNetnsid !== undefined) return `${device} has its underlay in another network namespace`;
 	if (flowBased && !flowBased.gateway)
 		return `${device} is in metadata mode, and no Open vSwitch with a gateway that has an address is here to choose VNI and remote host`;
-	if (flowBased && flowBased.zone === undefined)
+	if (flowBased && flowBased.zones.ipv4 === undefined && flowBased.zones.ipv6 === undefined)
 		return `${device} belongs to a switch whose connection tracking zone is not known: it is no Antrea bridge; set ovsZone`;
 	if (info.vni === 0 && !flowBased) return `${device} has no VNI`;
 	if (info.ipv6) return `${device} has an IPv6 underlay`;

@@ -12,7 +12,8 @@ import type { LabHost } from "./topology.js";
 
 export const ONCACHE = fileURLToPath(new URL("../../../bin/oncache", import.meta.url));
 const READY_LIMIT_MS = patiently(15_000);
-const POLL_MS = 20;
+/** Asking costs the CPU that an agent needs to become ready. */
+const POLL_MS = patiently(20);
 
 export interface LabAgent {
 	pid: number;
@@ -95,7 +96,8 @@ async function becomesReady(
 	}
 }
 
-function isReady(socketPath: string): Promise<boolean> {
+async function isReady(socketPath: string): Promise<boolean> {
+	if (!existsSync(socketPath)) return false;
 	return new Promise((resolve) => {
 		const asked = request({ socketPath, path: "/readyz", timeout: patiently(1000) }, (response) => {
 			response.resume();

@@ -54,13 +54,7 @@ export async function labDown(name: string): Promise<boolean> {
 	await stopRecordedAgents(runDir(name));
 	const namespaces = namespacesOf(name);
 	const bpffs = `/sys/fs/bpf/oncache-lab-${name}`;
-	if (existsSync(bpffs))
-		for (const host of readdirSync(bpffs)) {
-			const netns = `/run/netns/${prefix(name)}${host}`;
-			const argv = [ONCACHE, "detach", "--bpffs", `${bpffs}/${host}`, "--socket", `${runDir(name)}/${host}.sock`];
-			const ovs = ["env", `OVS_RUNDIR=${runDir(name)}/${host}.ovs`];
-			await run(existsSync(netns) ? inNetns(netns, [...ovs, ...argv]) : argv, { anyCode: true });
-		}
+	if (existsSync(bpffs)) for (const host of readdirSync(bpffs)) await detach(name, host);
 	await stopSwitches(runDir(name));
 	for (const namespace of namespaces) await run(["ip", "netns", "del", namespace], { anyCode: true });
 	rmSync(bpffs, { recursive: true, force: true });
@@ -68,6 +62,16 @@ export async function labDown(name: string): Promise<boolean> {
 	rmSync(runDir(name), { recursive: true, force: true });
 	removeIfEmpty(dirname(runDir(name)));
 	return had;
+}
+
+/** Pins and namespaces go with the lab. An agent that still runs, whoever started it, would pin again: it is told to end. */
+async function detach(name: string, host: string): Promise<void> {
+	const socket = `${runDir(name)}/${host}.sock`;
+	if (!existsSync(socket)) return;
+	const netns = `/run/netns/${prefix(name)}${host}`;
+	const argv = [ONCACHE, "detach", "--bpffs", `/sys/fs/bpf/oncache-lab-${name}/${host}`, "--socket", socket];
+	const ovs = ["env", `OVS_RUNDIR=${runDir(name)}/${host}.ovs`];
+	await run(existsSync(netns) ? inNetns(netns, [...ovs, ...argv]) : argv, { anyCode: true });
 }
 
 export function readLab(name: string): Lab | undefined {
@@ -86,8 +90,9 @@ export function isWhole(lab: Lab): boolean {
 
 /** The usual, and what is unusual about this one. */
 export function describe(spec: LabSpec): string {
-	const { hosts, pods, vni, port, podNetwork, overlay, family, underlay, uplink, tunnels } = spec;
-	const tunnel = overlay === "geneve" || overlay === "antrea" ? "Geneve" : "VXLAN";
+	const { hosts, pods, vni, port, podNetwork, overlay, family, underlay, uplink, tunnels, tunnelType } = spec;
+	const isGeneve = overlay === "geneve" || (overlay === "antrea" && tunnelType === "geneve");
+	const tunnel = isGeneve ? "Geneve" : "VXLAN";
 	return [
 		`${hosts} hosts with ${pods} ${pods === 1 ? "pod" : "pods"} each, ${tunnel} VNI ${vni}, UDP port ${port}`,
 		...(overlay !== DEFAULT_SPEC.overlay ? [`overlay ${overlay}${spec.fdb === "learning" ? " (learning)" : ""}`] : []),

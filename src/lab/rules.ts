@@ -8,12 +8,13 @@ const ACCEPTED = "0x10000/0x10000";
 
 export function rulesOf(host: LabHost, family: Family, { overlay, port }: LabSpec): string {
 	const network = host.subnets.find((subnet) => subnet.family === family)?.network ?? "";
-	if (overlay === "antrea") return antreaRules(host, port);
+	if (overlay === "antrea")
+		return antreaRules(host.subnets.find((subnet) => subnet.family === family)?.cidr ?? "", port);
 	return overlay === "calico" ? calicoRules(host, network, port) : flannelRules(network, MULTICAST[family]);
 }
 
 /** What the host itself forwards from and to the switch; the policies are in the switch. */
-function antreaRules({ podCidr }: LabHost, port: number): string {
+function antreaRules(podCidr: string, port: number): string {
 	return `*raw
 :PREROUTING ACCEPT [0:0]
 :OUTPUT ACCEPT [0:0]

@@ -55,9 +55,10 @@ async function nft(host: LabHost, input: string): Promise<void> {
 }
 
 /** A flow to a ClusterIP whose answers come from what is no backend any more would never reach another one. */
-async function forgetStaleFlows(host: LabHost, service: Service): Promise<void> {
+export async function forgetStaleFlows(host: LabHost, service: Service, zone = 0): Promise<void> {
 	const family = familyOf(service.clusterIp) === 4 ? "ipv4" : "ipv6";
-	const flow = ["-f", family, "-p", "udp", "--orig-dst", service.clusterIp, "--orig-port-dst", String(service.port)];
+	const called = ["--orig-dst", service.clusterIp, "--orig-port-dst", String(service.port)];
+	const flow = ["-f", family, "-p", "udp", ...called, "--zone", String(zone)];
 	const { stdout } = await run(inNetns(host.netns, ["conntrack", "-L", ...flow]), { anyCode: true });
 	const answering = new Set([...stdout.matchAll(/ src=\S+ .* src=(\S+) /g)].map(([, ip]) => ip ?? ""));
 	for (const { ip } of service.backends) answering.delete(ip);

@@ -13,6 +13,7 @@ export const UPLINKS = ["veth", "macvlan", "vlan", "bond", "aliased"] as const;
 export const FDBS = ["static", "learning"] as const;
 /** Of Open vSwitch: the kernel's module, or its own in user space. */
 export const DATAPATHS = ["system", "netdev"] as const;
+export const TUNNEL_TYPES = ["geneve", "vxlan"] as const;
 
 export interface LabSpec {
 	/** [a-z0-9-], at most 12 characters. */
@@ -39,6 +40,8 @@ export interface LabSpec {
 	tunnels: number;
 	/** Of Antrea's Open vSwitch. */
 	datapath: (typeof DATAPATHS)[number];
+	/** Of Antrea. */
+	tunnelType: (typeof TUNNEL_TYPES)[number];
 }
 
 export const DEFAULT_SPEC: LabSpec = {
@@ -57,6 +60,7 @@ export const DEFAULT_SPEC: LabSpec = {
 	udpChecksum: false,
 	tunnels: 1,
 	datapath: "system",
+	tunnelType: "geneve",
 };
 
 /** What an overlay has where Flannel has something else. */
@@ -75,7 +79,8 @@ export const isRouted = ({ podNetwork }: Pick<LabSpec, "podNetwork">): boolean =
 
 /** Completes `given` by what its overlay usually has. */
 export function specOf(given: Partial<LabSpec>): LabSpec {
-	return { ...DEFAULT_SPEC, ...DEFAULTS_OF[given.overlay ?? DEFAULT_SPEC.overlay], ...given };
+	const vxlan = given.tunnelType === "vxlan" ? { port: 4789 } : {};
+	return { ...DEFAULT_SPEC, ...DEFAULTS_OF[given.overlay ?? DEFAULT_SPEC.overlay], ...vxlan, ...given };
 }
 
 /** @throws RangeError naming the value and what is allowed */
@@ -95,6 +100,7 @@ export function checkSpec(spec: LabSpec): void {
 	among("Uplink", spec.uplink, UPLINKS);
 	among("FDB", spec.fdb, FDBS);
 	among("Datapath", spec.datapath, DATAPATHS);
+	among("Tunnel type", spec.tunnelType, TUNNEL_TYPES);
 	for (const [isSo, why] of nonsense(spec)) if (isSo) throw new RangeError(`This lab makes no sense: ${why}`);
 }
 
@@ -107,12 +113,13 @@ function nonsense(spec: LabSpec): [boolean, string][] {
 		[spec.fdb === "learning" && overlay !== "bridged", `overlay "${overlay}" does not learn: use --overlay bridged`],
 		[spec.direct && spec.hosts < 3, "direct routes beside tunnels need 3 hosts or more"],
 		[overlay === "antrea" && podNetwork !== "bridge", `Antrea's switch is its pod network, not "${podNetwork}"`],
-		[overlay === "antrea" && spec.family !== "ipv4", `the lab's Antrea has IPv4 pods only`],
 		[overlay === "antrea" && spec.underlay !== "ipv4", `the lab's Antrea has an IPv4 underlay only`],
 		[
 			spec.datapath === "netdev" && (overlay !== "antrea" || spec.uplink !== "veth"),
 			`datapath "netdev" is for overlay "antrea" with uplink "veth"`,
 		],
+		[spec.datapath === "netdev" && spec.family !== "ipv4", `the lab's switch in user space has IPv4 pods only`],
+		[spec.tunnelType !== "geneve" && overlay !== "antrea", `tunnel type "${spec.tunnelType}" is for overlay "antrea"`],
 		[
 			spec.direct && (overlay === "bridged" || overlay === "geneve" || overlay === "antrea"),
 			`overlay "${overlay}" has no direct routes`,

@@ -4,7 +4,18 @@ import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import { FIRST_POD_PORT, GATEWAY_PORT, numbered, pipeline, TABLES, TUNNEL_PORT } from "./antrea.js";
 import { type Finished, inNetns, run } from "./command.js";
-import { GATEWAY, type Lab, type LabHost, macOf, PHYSICAL, podMtu, SWITCH, underlayLength } from "./topology.js";
+import {
+	GATEWAY,
+	GLOBAL_MAC,
+	type Lab,
+	type LabHost,
+	macOf,
+	PHYSICAL,
+	podMtu,
+	SWITCH,
+	underlayLength,
+} from "./topology.js";
+import { addLine } from "./underlay.js";
 
 const SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema";
 /** In the order in which they are to end. */
@@ -100,7 +111,9 @@ function isDaemon(pid: number, pidFile: string): boolean {
 
 async function loadModule(signal?: AbortSignal): Promise<void> {
 	if (!existsSync("/sys/module/openvswitch"))
-		await run(["modprobe", "-a", "openvswitch", "vport-geneve"], { anyCode: true, signal }).catch(() => {});
+		await run(["modprobe", "-a", "openvswitch", "vport-geneve", "vport-vxlan"], { anyCode: true, signal }).catch(
+			() => {},
+		);
 	if (!existsSync("/sys/module/openvswitch"))
 		throw new Error('Cannot make an Open vSwitch of datapath "system": this kernel has none (module openvswitch)');
 	const uptime = (): number => Number.parseFloat(readFileSync("/proc/uptime", "utf8"));
@@ -141,7 +154,7 @@ function bridgeCommands(host: LabHost, { spec }: Lab): string[][] {
 	return [
 		["--", "add-br", SWITCH, "--", "set", "Bridge", SWITCH, `datapath_type=${spec.datapath}`, "fail_mode=secure"],
 		["external-ids:roundNum=1"],
-		port("antrea-tun0", TUNNEL_PORT, "tunnel", "type=geneve", "options:remote_ip=flow", "options:key=flow"),
+		port("antrea-tun0", TUNNEL_PORT, "tunnel", `type=${spec.tunnelType}`, "options:remote_ip=flow", "options:key=flow"),
 		[`options:dst_port=${spec.port}`, ...(spec.udpChecksum ? ["options:csum=true"] : [])],
 		port(GATEWAY, GATEWAY_PORT, "gateway", "type=internal", `mac="${host.bridgeMac}"`, `mtu_request=${podMtu(spec)}`),
 		...host.pods.map(({ veth, ip, mac, name }, i) =>
@@ -164,10 +177,16 @@ function bridgeCommands(host: LabHost, { spec }: Lab): string[][] {
 function gatewayLines(host: LabHost, { hosts, spec }: Lab): string[] {
 	return [
 		`link set ${GATEWAY} up mtu ${podMtu(spec)}`,
-		`addr add ${host.gateway}/24 dev ${GATEWAY}`,
+		...host.subnets.map(({ gateway, length }) => addLine(`${gateway}/${length}`, GATEWAY)),
 		...hosts
 			.filter((other) => other !== host)
-			.map((peer) => `route add ${peer.podCidr} via ${peer.gateway} dev ${GATEWAY} onlink`),
+			.flatMap(({ subnets }) =>
+				subnets.flatMap(({ family, cidr, gateway }) => [
+					// Over IPv4 the switch answers for it.
+					...(family === 6 ? [`neigh add ${gateway} lladdr ${GLOBAL_MAC} dev ${GATEWAY} nud permanent`] : []),
+					`route add ${cidr} via ${gateway} dev ${GATEWAY} onlink`,
+				]),
+			),
 	];
 }
 

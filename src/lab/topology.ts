@@ -232,7 +232,12 @@ function tunnelsOf(spec: LabSpec, host: number): LabTunnel[] {
 	if (spec.overlay === "bridged") return [tunnel("vxlan0")];
 	// The switch makes it, one for all peers. In user space there is none: what it sends is only seen on the uplink.
 	if (spec.overlay === "antrea")
-		return [tunnel(spec.datapath === "netdev" ? "eth0" : `genev_sys_${spec.port}`, { mac: macOf(0x30, host, 0) })];
+		return [
+			tunnel(
+				spec.datapath === "netdev" ? "eth0" : `${spec.tunnelType === "vxlan" ? "vxlan" : "genev"}_sys_${spec.port}`,
+				{ mac: macOf(0x30, host, 0) },
+			),
+		];
 	const nameOf = (vni: number, v6: string): string =>
 		spec.overlay === "calico" ? `vxlan${v6}.calico` : `flannel${v6}.${vni}`;
 	return Array.from({ length: spec.tunnels }, (_, i) => {

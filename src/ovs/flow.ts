@@ -23,20 +23,22 @@ export function parseFlows(text: string): OpenFlow[] {
 
 /** What comes after connection tracking: the zone, and the table in which its answer is known. */
 export interface Tracking {
-	/** Undefined: it differs from packet to packet. */
-	zone: number | undefined;
+	/** By family; undefined: it differs from packet to packet, or nobody asks. */
+	zones: { ipv4: number | undefined; ipv6: number | undefined };
 	table: string;
 }
 
 export function findTracking(flows: readonly OpenFlow[]): Tracking | undefined {
-	for (const { actions } of flows) {
+	const found = flows.flatMap(({ match, actions }) => {
 		const [, words] = /\bct\(([^()]*(?:\([^()]*\)[^()]*)*)\)/.exec(actions) ?? [];
 		const table = words && field(words, "table");
-		if (words === undefined || table === undefined || /\bcommit\b/.test(words)) continue;
+		if (words === undefined || table === undefined || /\bcommit\b/.test(words)) return [];
 		const zone = Number(field(words, "zone") ?? 0);
-		return { zone: Number.isInteger(zone) ? zone : undefined, table };
-	}
-	return undefined;
+		const [, family] = /(?:^|,)(ipv6|ip)(?:,|$)/.exec(match) ?? [];
+		return [{ table, family, zone: Number.isInteger(zone) ? zone : undefined }];
+	});
+	const zoneOf = (family: string): number | undefined => found.find((each) => (each.family ?? family) === family)?.zone;
+	return found[0] && { zones: { ipv4: zoneOf("ip"), ipv6: zoneOf("ipv6") }, table: found[0].table };
 }
 
 /** Where tunnels lead to. */

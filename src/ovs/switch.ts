@@ -12,11 +12,18 @@ export interface SwitchOptions {
 	bridge: "auto" | string;
 	/** The table in which the answer of connection tracking is known: name or number. */
 	table: "auto" | string;
-	/** Of connection tracking. */
+	/** Of connection tracking, for IPv4 and IPv6. */
 	zone: "auto" | number;
+	zone6: "auto" | number;
 }
 
-export const FIND_SWITCH: SwitchOptions = { runDir: "auto", bridge: "auto", table: "auto", zone: "auto" };
+export const FIND_SWITCH: SwitchOptions = {
+	runDir: "auto",
+	bridge: "auto",
+	table: "auto",
+	zone: "auto",
+	zone6: "auto",
+};
 
 /** A tunnel port, by the outer UDP port that its device has. */
 export interface SwitchTunnel {
@@ -30,9 +37,9 @@ export interface SwitchTunnel {
 export interface Switch {
 	runDir: string;
 	bridge: string;
-	/** Undefined: not known; a part of connection tracking of its own for each packet. */
-	zone: number | undefined;
-	/** In which ct_state is that of `zone`; undefined: not known. */
+	/** Of connection tracking, by family; undefined: not known, or one of its own for each packet. */
+	zones: { ipv4: number | undefined; ipv6: number | undefined };
+	/** In which ct_state is that of `zones`; undefined: not known. */
 	table: string | undefined;
 	tunnels: SwitchTunnel[];
 	/** Where the tunnels lead to. */
@@ -93,7 +100,10 @@ export function readSwitch(options: SwitchOptions = FIND_SWITCH): Switch | undef
 	return {
 		runDir,
 		bridge: bridge.name,
-		zone: options.zone === "auto" ? tracking?.zone : options.zone,
+		zones: {
+			ipv4: options.zone === "auto" ? tracking?.zones.ipv4 : options.zone,
+			ipv6: options.zone6 === "auto" ? tracking?.zones.ipv6 : options.zone6,
+		},
 		table: options.table === "auto" ? tracking?.table : options.table,
 		tunnels: bridge.tunnels,
 		remotes: findRemotes(flowsOf(ROUTING_TABLE)),
@@ -104,7 +114,7 @@ export function readSwitch(options: SwitchOptions = FIND_SWITCH): Switch | undef
 
 const NOBODY: Omit<Switch, "runDir" | "userspacePorts"> = {
 	bridge: "",
-	zone: undefined,
+	zones: { ipv4: undefined, ipv6: undefined },
 	table: undefined,
 	tunnels: [],
 	remotes: [],

@@ -145,7 +145,7 @@ function remembering(now: Switch | undefined, before: Switch | undefined): Switc
 	if (!now || now.bridge !== before?.bridge || now.runDir !== before.runDir) return now;
 	return {
 		...now,
-		zone: now.zone ?? before.zone,
+		zones: { ipv4: now.zones.ipv4 ?? before.zones.ipv4, ipv6: now.zones.ipv6 ?? before.zones.ipv6 },
 		table: now.table ?? before.table,
 		remotes: now.remotes.length > 0 ? now.remotes : before.remotes,
 	};

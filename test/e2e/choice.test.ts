@@ -1,7 +1,7 @@
 // What an agent chooses when it is told nothing: the best that this kernel has, and the packets are fast with it.
 import assert from "node:assert/strict";
-import type { ChildProcess } from "node:child_process";
 import { after, before, test } from "node:test";
+import type { Worker } from "node:worker_threads";
 import { probeFeatures } from "../../src/datapath/features.js";
 import { startAgent } from "../../src/lab/agent.js";
 import { answerAll, EXCHANGES, fastShare, MOST } from "./exchange.js";
@@ -9,7 +9,7 @@ import { end, statusOf, type TestLab, upWithAgents } from "./world.js";
 
 const { tcx, kfunc } = probeFeatures();
 let world: TestLab;
-let servers: ChildProcess[] = [];
+let servers: Worker[] = [];
 
 before(async () => {
 	world = await upWithAgents("e2e-choice", undefined);

@@ -1,11 +1,12 @@
 // Exchanges between pods that are long enough to become fast, and how much of them did.
 import assert from "node:assert/strict";
-import type { ChildProcess } from "node:child_process";
 import { isIPv6 } from "node:net";
+import type { Worker } from "node:worker_threads";
 import { PATIENCE } from "../../src/lab/patience.js";
 import type { LabHost, LabPod } from "../../src/lab/topology.js";
 import { ask, serve } from "./talk.js";
-import { background, inside, PEER, ping, statusOf } from "./world.js";
+import { runThread, startThread } from "./thread.js";
+import { PEER, ping, statusOf } from "./world.js";
 
 /** Of the packets in both directions: the first ones teach. */
 export const MOST = 0.8;
@@ -20,20 +21,17 @@ export interface Target {
 }
 
 /** Until they are ended. */
-export function answerAll(pod: LabPod): Promise<ChildProcess[]> {
+export function answerAll(pod: LabPod): Promise<Worker[]> {
 	const any = pod.addresses.some((ip) => isIPv6(ip)) ? "::" : "0.0.0.0";
-	return Promise.all([
-		serve(pod, TCP_PORT),
-		background(pod, ["node", PEER, "echo", String(UDP_PORT), any], /listening/),
-	]);
+	return Promise.all([serve(pod, TCP_PORT), startThread(pod, PEER, ["echo", String(UDP_PORT), any], /listening/)]);
 }
 
 /** Each fails when something does not come back as it was sent. */
 export const EXCHANGES = {
 	udp: async (from: LabPod, { ip, udpPort = UDP_PORT }: Target): Promise<void> => {
 		const sizes = Array.from({ length: ROUNDS }, (_, i) => String(1 + i * 20));
-		const answer = await inside(from, "node", PEER, "ask", ip, String(udpPort), "0", ...sizes);
-		assert.equal(answer.trim(), String(ROUNDS));
+		const { stdout } = await runThread(from, PEER, ["ask", ip, String(udpPort), "0", ...sizes]);
+		assert.equal(stdout.trim(), String(ROUNDS));
 	},
 	tcp: async (from: LabPod, { ip, tcpPort = TCP_PORT }: Target): Promise<void> => {
 		const [answer] = await ask(from, "tcp", ip, tcpPort, { bytes: STREAM_BYTES });

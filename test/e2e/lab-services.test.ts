@@ -1,7 +1,7 @@
 // Services of the lab, without ONCache: kube-proxy's rules in both modes, on the pod networks where they behave differently.
 import assert from "node:assert/strict";
-import type { ChildProcess } from "node:child_process";
 import { after, before, describe, test } from "node:test";
+import type { Worker } from "node:worker_threads";
 import { labDown, labUp } from "../../src/lab/lab.js";
 import { applyServices, PROXY_MODES, removeServices, type Service } from "../../src/lab/services.js";
 import { type Family, type Lab, type LabHost, type LabPod, type LabSpec, specOf } from "../../src/lab/topology.js";
@@ -25,7 +25,7 @@ for (const [title, given] of Object.entries(WORLDS))
 		let lab: Lab;
 		let h1: LabHost;
 		let h2: LabHost;
-		let servers: ChildProcess[] = [];
+		let servers: Worker[] = [];
 		let clean: string[];
 		before(async () => {
 			await labDown(NAME);

@@ -1,7 +1,7 @@
 // Services are fast whatever kube-proxy's mode and the pods' network, wherever the backend is, and follow every change at once.
 import assert from "node:assert/strict";
-import type { ChildProcess } from "node:child_process";
 import { after, before, describe, test } from "node:test";
+import type { Worker } from "node:worker_threads";
 import type { FlowList } from "../../src/agent/api.js";
 import { agentRequest } from "../../src/agent/client.js";
 import { type LabAgent, startAgent } from "../../src/lab/agent.js";
@@ -30,7 +30,7 @@ for (const [title, given] of Object.entries(WORLDS))
 		let near: LabPod;
 		let far: LabPod;
 		let agents: LabAgent[] = [];
-		let servers: ChildProcess[] = [];
+		let servers: Worker[] = [];
 		before(async () => {
 			await labDown(NAME);
 			lab = await labUp(specOf({ ...given, name: NAME }));

@@ -1,17 +1,17 @@
 // Conversations between pods that say who answered.
-import type { ChildProcess } from "node:child_process";
 import { isIPv6 } from "node:net";
 import { fileURLToPath } from "node:url";
+import type { Worker } from "node:worker_threads";
 import type { LabPod } from "../../src/lab/topology.js";
 import type { Answer } from "./talker.js";
-import { background, inside } from "./world.js";
+import { runThread, startThread } from "./thread.js";
 
 const TALKER = fileURLToPath(new URL("./talker.js", import.meta.url));
 
 /** Answers TCP and UDP until it is ended. */
-export function serve(pod: Pick<LabPod, "name" | "netns" | "addresses">, port: number): Promise<ChildProcess> {
+export function serve(pod: Pick<LabPod, "name" | "netns" | "addresses">, port: number): Promise<Worker> {
 	const host = pod.addresses.some((ip) => isIPv6(ip)) ? "::" : "0.0.0.0";
-	return background(pod, ["node", TALKER, "serve", pod.name, String(port), host], /listening/);
+	return startThread(pod, TALKER, ["serve", pod.name, String(port), host], /listening/);
 }
 
 /** `count` conversations, each from a port of its own, of `bytes` both ways. */
@@ -22,6 +22,6 @@ export async function ask(
 	port: number,
 	{ bytes = 100, count = 1 }: { bytes?: number; count?: number } = {},
 ): Promise<Answer[]> {
-	const argv = ["node", TALKER, "ask", protocol, ip, String(port), String(bytes), String(count)];
-	return JSON.parse(await inside(from, ...argv)) as Answer[];
+	const { stdout } = await runThread(from, TALKER, ["ask", protocol, ip, ...[port, bytes, count].map(String)]);
+	return JSON.parse(stdout) as Answer[];
 }

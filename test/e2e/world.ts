@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
 import type { Status } from "../../src/agent/api.js";
 import { agentRequest } from "../../src/agent/client.js";
 import { addressOf, bpfSyscall } from "../../src/datapath/libbpf.js";
@@ -99,7 +100,11 @@ export async function background(place: { netns: string }, argv: string[], sign?
 	return child;
 }
 
-export async function end(child: ChildProcess): Promise<void> {
+export async function end(child: ChildProcess | Worker): Promise<void> {
+	if (child instanceof Worker) {
+		await child.terminate();
+		return;
+	}
 	if (child.exitCode !== null || child.signalCode !== null) return;
 	const exited = once(child, "exit");
 	child.kill("SIGTERM");
@@ -117,7 +122,7 @@ export async function eventually(
 	const deadline = performance.now() + limitMs;
 	while (!(await isSo())) {
 		if (performance.now() > deadline) throw new Error(`Not within ${limitMs} ms: ${what}`);
-		await setTimeout(20);
+		await setTimeout(patiently(20));
 	}
 }
 

@@ -3,11 +3,14 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { probeFeatures } from "../../src/datapath/features.js";
 import { parseIpv4 } from "../../src/net/ipv4.js";
+import { inner6, track6 } from "./ipv6.js";
 import {
 	enterNetns, fromPod, inbound, inner, LOCAL_PORT, MAC, MARK, NEXT, openWorld, outbound, REDIRECT, REMOTE_HOST, REMOTE_PORT, toPod, track, type World,
 } from "./world.js"; // biome-ignore format: a list
 
+/** Antrea's. */
 const ZONE = 65520;
+const ZONE6 = 65510;
 const VNI = 7;
 
 enterNetns();
@@ -16,7 +19,7 @@ const { zones } = probeFeatures();
 
 function inSwitchedWorld(use: (world: World) => void | Promise<void>): () => Promise<void> {
 	return async () => {
-		const world = openWorld({ zone: ZONE });
+		const world = openWorld({ zones: { ipv4: ZONE, ipv6: ZONE6 } });
 		try {
 			await use(world);
 		} finally {
@@ -60,6 +63,29 @@ describe("a flow based tunnel", { skip: zones.ok ? false : zones.why }, () => {
 			const { verdict, packet } = egress(world);
 			assert.equal(verdict, REDIRECT);
 			assert.equal(packet.readUInt32BE(14 + 20 + 8 + 4) >>> 8, VNI);
+		}),
+	);
+
+	test(
+		"asks about IPv6 in the zone of IPv6",
+		inSwitchedWorld((world) => {
+			const ports = { local: LOCAL_PORT, remote: REMOTE_PORT };
+			const asks6 = (): void => {
+				const frame = inner6("udp", "egress", { hopLimit: 63 });
+				world.run("egress_init", outbound(frame, { vni: VNI }), { mark: MARK });
+				world.run("ingress_init", toPod(inner6("udp", "ingress", { hopLimit: 62 })), { mark: MARK });
+			};
+			track6("udp", "SEEN_REPLY,ASSURED", ports, ZONE);
+			asks6();
+			assert.deepEqual(world.datapath.lessons(), {
+				egress: { not_established: 1 },
+				ingress: { not_established: 1 },
+			});
+			track6("udp", "SEEN_REPLY,ASSURED", ports, ZONE6);
+			asks6();
+			assert.equal(world.datapath.lessons().egress.learned, 1);
+			assert.equal(world.datapath.lessons().ingress.learned, 1);
+			assert.equal(world.run("egress", fromPod(inner6("udp", "egress"))).verdict, REDIRECT);
 		}),
 	);
 

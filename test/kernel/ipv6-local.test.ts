@@ -101,8 +101,8 @@ function inWorld<T>(body: (world: World) => T): T {
 	const world = openWorld();
 	const router = MAC.gateway as MacAddress;
 	world.datapath.setVeths([
-		{ ifindex: world.pod0, shaped: false, mtu: 1450, router, untracked: false, zone: 0 },
-		{ ifindex: pod1, shaped: false, mtu: 1400, router, untracked: false, zone: 0 },
+		{ ifindex: world.pod0, shaped: false, mtu: 1450, router, untracked: false, zones: { ipv4: 0, ipv6: 0 } },
+		{ ifindex: pod1, shaped: false, mtu: 1400, router, untracked: false, zones: { ipv4: 0, ipv6: 0 } },
 	]);
 	try {
 		return body(world);

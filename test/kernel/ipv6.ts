@@ -43,13 +43,18 @@ export function inner6(
 const tracked = new Set<string>();
 
 /** An established entry of connection tracking, made with conntrack-tools. */
-export function track6(l4: L4, flags = "SEEN_REPLY,ASSURED", ports = { local: LOCAL_PORT, remote: REMOTE_PORT }): void {
-	const key = `${l4} ${flags} ${ports.local} ${ports.remote}`;
+export function track6(
+	l4: L4,
+	flags = "SEEN_REPLY,ASSURED",
+	ports = { local: LOCAL_PORT, remote: REMOTE_PORT },
+	zone = 0,
+): void {
+	const key = `${l4} ${flags} ${ports.local} ${ports.remote} ${zone}`;
 	if (l4 === "icmp" || tracked.has(key)) return;
 	tracked.add(key);
 	const state = l4 === "tcp" ? ["--state", "ESTABLISHED"] : [];
 	tool("conntrack", "-I", "-p", l4, "-s", POD6, "-d", REMOTE6, "--sport", String(ports.local), "--dport", String(ports.remote),
-		"--timeout", "600", "--status", flags, ...state); // biome-ignore format: one command
+		"--timeout", "600", "--status", flags, ...state, ...(zone === 0 ? [] : ["--zone", String(zone)])); // biome-ignore format: one command
 }
 
 /** Both init programs see the flow carried by the fallback. */

@@ -34,8 +34,8 @@ function inWorld(body: (world: World) => void, options: { untracked?: boolean; s
 	const { untracked = false, shaped = false } = options;
 	const router = ROUTER as MacAddress;
 	world.datapath.setVeths([
-		{ ifindex: world.pod0, shaped: false, mtu: 1450, router, untracked, zone: 0 },
-		{ ifindex: pod1, shaped, mtu: 1400, router, untracked, zone: 0 },
+		{ ifindex: world.pod0, shaped: false, mtu: 1450, router, untracked, zones: { ipv4: 0, ipv6: 0 } },
+		{ ifindex: pod1, shaped, mtu: 1400, router, untracked, zones: { ipv4: 0, ipv6: 0 } },
 	]);
 	try {
 		body(world);

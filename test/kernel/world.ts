@@ -7,7 +7,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { Datapath, destroy } from "../../src/datapath/datapath.js";
 import { runProgram, type TestContext, type TestResult } from "../../src/datapath/testrun.js";
-import type { MarkMode, ProgramName, TunnelEntry } from "../../src/datapath/types.js";
+import type { MarkMode, ProgramName, TunnelEntry, Zones } from "../../src/datapath/types.js";
 import { ensureBpffs } from "../../src/kernel/bpffs.js";
 import { loadConntrack } from "../../src/kernel/conntrack.js";
 import { CLONE_NEWNET, unshare } from "../../src/kernel/libc.js";
@@ -84,8 +84,8 @@ export interface WorldOptions {
 	maxStalenessMs?: number;
 	countFlows?: boolean;
 	tunnel?: Partial<Pick<TunnelEntry, "kind" | "port" | "tosInherit" | "ttlInherit" | "dfInherit">>;
-	/** The tunnel is a switch's, which has its flows in this zone of connection tracking. */
-	zone?: number;
+	/** The tunnel is a switch's, which has its flows in these zones of connection tracking. */
+	zones?: Zones;
 }
 
 let worlds = 0;
@@ -108,6 +108,7 @@ export function openWorld(options: WorldOptions = {}): World {
 		countFlows: options.countFlows ?? false,
 		sizes: { filter: 1024, egress: 64, ingress: 64 },
 	});
+	const { zones = { ipv4: 0, ipv6: 0 } } = options;
 	datapath.setVeths([
 		{
 			ifindex: pod0,
@@ -115,17 +116,17 @@ export function openWorld(options: WorldOptions = {}): World {
 			mtu: 1450,
 			router: MAC.gateway as MacAddress,
 			untracked: false,
-			zone: options.zone ?? 0,
+			zones,
 		},
 	]);
 	datapath.setTunnels([
 		{
 			kind: "vxlan",
 			bridging: "none",
-			flowBased: options.zone === undefined ? undefined : { zone: options.zone, gateway: 0 },
+			flowBased: options.zones && { zones, gateway: 0 },
 			ifindex: flannel,
 			uplink: up0,
-			vni: options.zone === undefined ? VNI : 0,
+			vni: options.zones ? 0 : VNI,
 			port: PORT,
 			mtu: 1450,
 			mac: MAC.tunnel as MacAddress,

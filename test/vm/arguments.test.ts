@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -9,7 +9,8 @@ import { ALL_SERIES } from "./series.js";
 import { SLICE } from "./slice.js";
 
 test("readArguments() chooses all kernels and both tiers, kernel tests first", () => {
-	const { what, series, files } = readArguments([]);
+	const { what, series, tests } = readArguments([]);
+	const files = tests.map(({ file }) => file);
 	assert.deepEqual([what, series.length], ["test", ALL_SERIES.length]);
 	assert.match(files[0] ?? "", /^dist\/test\/kernel\//);
 	assert.match(files.at(-1) ?? "", /^dist\/test\/e2e\//);
@@ -21,13 +22,20 @@ test("readArguments() takes kernels, tiers and files by name", () => {
 		series.map(({ name }) => name),
 		["6.1", "7.x"],
 	);
-	assert.ok(readArguments(["--tier", "e2e"]).files.every((file) => file.startsWith("dist/test/e2e/")));
-	const { files } = readArguments(["--", "test/kernel/attach.test.ts"]);
-	assert.deepEqual(files, ["dist/test/kernel/attach.test.js"]);
+	assert.ok(readArguments(["--tier", "e2e"]).tests.every(({ file }) => file.startsWith("dist/test/e2e/")));
+	const { tests } = readArguments(["--only", "^a", "--", "test/kernel/attach.test.ts"]);
+	assert.deepEqual(tests, [{ file: "dist/test/kernel/attach.test.js", only: "^a", kernels: undefined }]);
 });
 
-test("the slice names tests that exist", () => {
-	assert.equal(readArguments(["--slice"]).files.length, SLICE.length);
+test("the slice names kernels and tests that exist", () => {
+	assert.equal(readArguments(["--slice"]).tests.length, SLICE.length);
+	for (const { file, only, kernels = [] } of SLICE) {
+		assert.ok(kernels.every((name) => ALL_SERIES.some((series) => series.name === name)));
+		const names = [...readFileSync(file, "utf8").matchAll(/^\t*(?:test\()?(?:"([^"]+)"|(\w+)):? ?/gm)].map(
+			([, a, b]) => a ?? b ?? "",
+		);
+		assert.ok(!only || names.some((name) => only.test(name)), `${file} has no test ${only}`);
+	}
 });
 
 for (const [args, says] of [
@@ -36,6 +44,8 @@ for (const [args, says] of [
 	[["--cpus", "0"], /Cannot use --cpus "0"/],
 	[["--shell"], /name one kernel/],
 	[["--", "test/setup.test.ts"], /Cannot run "test\/setup\.test\.ts": it is not a test file such as/],
+	[["--slice", "--only", "x"], /Cannot choose by --slice and by --only/],
+	[["--only", "("], /Cannot use --only "\(": it is not a regular expression/],
 	[["--slice", "--", "test/kernel/attach.test.ts"], /Cannot choose by --slice or --tier and by files/],
 	[["--unknown"], /Unknown option/],
 ] as const)

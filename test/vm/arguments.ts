@@ -18,6 +18,7 @@ Kernels: ${ALL_SERIES.map(({ name, why }) => `${name} (${why})`).join(", ")}.
 Options:
   --kernel NAME   only this kernel (repeat for more; default: all)
   --tier TIER     kernel or e2e (default: both)
+  --only PATTERN  only tests whose names match this regular expression
   --slice         a choice of tests that takes less than five minutes, as npm test runs it
   --cpus N        of each machine (default 1); as many machines run at once as this machine has CPUs for;
                   of a slice, all
@@ -31,11 +32,20 @@ Options:
 Exit code 0: no test failed; 1: one did, or no kernel could be tried; 2: wrong arguments.
 `;
 
+/** A test file, or some of its tests. */
+export interface ChosenTest {
+	/** As it was built, from the project's folder. */
+	file: string;
+	/** Source of a regular expression: of the names of its tests. */
+	only: string | undefined;
+	/** All unless given. */
+	kernels: readonly string[] | undefined;
+}
+
 export interface Arguments {
 	what: "help" | "list" | "shell" | "test";
 	series: Series[];
-	/** Built test files, from the project's folder. */
-	files: string[];
+	tests: ChosenTest[];
 	cpus: number;
 	/** Machines that run side by side. */
 	atOnce: number;
@@ -52,6 +62,7 @@ export function readArguments(args: readonly string[]): Arguments {
 		options: {
 			kernel: { type: "string", multiple: true, default: [] },
 			tier: { type: "string", multiple: true, default: [] },
+			only: { type: "string" },
 			slice: { type: "boolean", default: false },
 			cpus: { type: "string", default: "1" },
 			json: { type: "string" },
@@ -62,7 +73,7 @@ export function readArguments(args: readonly string[]): Arguments {
 			help: { type: "boolean", default: false },
 		},
 	});
-	const { kernel, tier, slice, shell, list, help, json, record, fetch } = values;
+	const { kernel, tier, only, slice, shell, list, help, json, record, fetch } = values;
 	const wrongTier = tier.find((name) => !TIERS.includes(name));
 	if (wrongTier !== undefined) throw new Error(`Unknown tier "${wrongTier}": choose from ${TIERS.join(", ")}`);
 	if (!/^[1-9]\d?$/.test(values.cpus)) throw new Error(`Cannot use --cpus "${values.cpus}": expected 1 to 99`);
@@ -71,12 +82,20 @@ export function readArguments(args: readonly string[]): Arguments {
 	if (shell && kernel.length !== 1) throw new Error("Cannot open a shell: name one kernel, as in --shell --kernel 6.1");
 	if (positionals.length > 0 && (slice || tier.length > 0))
 		throw new Error("Cannot choose by --slice or --tier and by files at once");
+	if (slice && (only !== undefined || tier.length > 0))
+		throw new Error("Cannot choose by --slice and by --only or --tier at once");
+	if (only !== undefined && !isPattern(only))
+		throw new Error(`Cannot use --only "${only}": it is not a regular expression`);
 	const series =
 		kernel.length > 0 ? ALL_SERIES.filter((one) => kernel.map(seriesNamed).includes(one)) : [...ALL_SERIES];
 	return {
 		what: help ? "help" : list ? "list" : shell ? "shell" : "test",
 		series,
-		files: positionals.length > 0 ? positionals.map(toBuilt) : chosen(slice ? SLICE : undefined, tier),
+		tests: slice
+			? SLICE.map(({ file, only, kernels }) => ({ file: toBuilt(resolve(ROOT, file)), only: only?.source, kernels }))
+			: (positionals.length > 0 ? positionals.map(toBuilt) : builtIn(tier)).map((file) => ({
+					...{ file, only, kernels: undefined },
+				})),
 		cpus: Number(values.cpus),
 		// They wait a little for one another, but no CPU is left without work at the end.
 		atOnce: slice ? series.length : Math.floor(cpus().length / Number(values.cpus)),
@@ -86,13 +105,22 @@ export function readArguments(args: readonly string[]): Arguments {
 	};
 }
 
-function chosen(slice: readonly string[] | undefined, tiers: readonly string[]): string[] {
+function isPattern(text: string): boolean {
+	try {
+		new RegExp(text);
+		return true;
+	} catch {
+		return false;
+	}
+}
+
+function builtIn(tiers: readonly string[]): string[] {
 	const wanted = tiers.length > 0 ? tiers : TIERS;
 	return wanted
 		.flatMap((tier) => readdirSync(join(ROOT, "test", tier)).map((name) => `test/${tier}/${name}`))
-		.filter((path) => path.endsWith(".test.ts") && (slice?.includes(path) ?? true))
+		.filter((path) => path.endsWith(".test.ts"))
 		.sort((a, b) => tierOf(a) - tierOf(b) || a.localeCompare(b))
-		.map(toBuilt);
+		.map((path) => toBuilt(resolve(ROOT, path)));
 }
 
 const tierOf = (path: string): number => TIERS.findIndex((tier) => path.startsWith(`test/${tier}/`));

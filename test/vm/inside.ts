@@ -1,8 +1,9 @@
 // Runs in the virtual machine: the test files, one after the other; what happened goes to a file as lines of JSON.
-//   node dist/test/vm/inside.js EVENTS LIMIT_MS FILE...
-import { appendFileSync } from "node:fs";
+//   node dist/test/vm/inside.js EVENTS LIMIT_MS TESTS
+import { appendFileSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { run } from "node:test";
+import type { ChosenTest } from "./arguments.js";
 
 /** What a test, or a whole file, came to. */
 export type Event =
@@ -10,26 +11,31 @@ export type Event =
 	| { type: "pass" | "fail" | "skip"; file: string; test: string; text: string }
 	| { type: "end"; file: string; seconds: number };
 
-const [events = "", limitMs = "", ...files] = process.argv.slice(2);
+/** What node:test says of a test that was not asked for. */
+const NOT_CHOSEN = "test name does not match pattern";
+
+const [events = "", limitMs = "", chosen = ""] = process.argv.slice(2);
 const tell = (event: Event): void => appendFileSync(events, `${JSON.stringify(event)}\n`);
 
 let failed = false;
-for (const file of files) {
+for (const { file, only } of JSON.parse(readFileSync(chosen, "utf8")) as ChosenTest[]) {
 	const started = performance.now();
 	tell({ type: "start", file });
-	await runFile(file);
+	await runFile(file, only);
 	tell({ type: "end", file, seconds: Math.round((performance.now() - started) / 100) / 10 });
 }
 process.exitCode = failed ? 1 : 0;
 
-async function runFile(file: string): Promise<void> {
+async function runFile(file: string, only: string | undefined): Promise<void> {
 	const path: string[] = [];
 	let results = 0;
-	const stream = run({ files: [resolve(file)], concurrency: 1, timeout: Number(limitMs) });
+	const pattern = only === undefined ? {} : { testNamePatterns: [only] };
+	const stream = run({ files: [resolve(file)], concurrency: 1, timeout: Number(limitMs), ...pattern });
 	for await (const { type, data } of stream as AsyncIterable<{ type: string; data: TestData }>) {
 		if (type === "test:start") path.splice(data.nesting, path.length, data.name);
 		else if (type === "test:stderr" || type === "test:stdout") process.stdout.write(data.message ?? "");
 		else if (type === "test:pass" || type === "test:fail") {
+			if (data.skip === NOT_CHOSEN) continue;
 			const fails = type === "test:fail";
 			if (fails) failed = true;
 			const skipped = data.skip !== undefined && data.skip !== false;

@@ -10,7 +10,10 @@ import { type Trial, tryKernel } from "./trial.js";
 
 type Sums = Record<"pass" | "fail" | "skip", number>;
 
-const line = progress();
+/** Of a run of minutes, in the log of whoever runs the tests. */
+const PLAIN_INTERVAL_MS = 30_000;
+
+const line = progress({ plainIntervalMs: PLAIN_INTERVAL_MS });
 const ending = new AbortController();
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
 	process.once(name, () => ending.abort(new Error("Interrupted")));

@@ -1,4 +1,5 @@
 // The chosen tests under one kernel, and what they came to.
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { GoneError } from "./archive.js";
 import type { Arguments } from "./arguments.js";
@@ -32,7 +33,8 @@ export interface TrialOptions extends Arguments {
 
 /** @throws only when interrupted */
 export async function tryKernel(series: Series, options: TrialOptions): Promise<Trial> {
-	const { files, cpus, signal, root, say } = options;
+	const { cpus, signal, root, say } = options;
+	const tests = options.tests.filter(({ kernels }) => kernels?.includes(series.name) ?? true);
 	const trial: Trial = { kernel: undefined, problem: undefined, gone: false, files: {} };
 	const share = makeShare();
 	const started = performance.now();
@@ -47,18 +49,19 @@ export async function tryKernel(series: Series, options: TrialOptions): Promise<
 		}
 		const seconds = Math.round((performance.now() - started) / 1000);
 		const at = Object.keys(report.files).length;
-		options.update(`${series.name}: ${seconds} s, ${report.running ?? "booting"} (${at} of ${files.length})`);
+		options.update(`${series.name}: ${seconds} s, ${report.running ?? "booting"} (${at} of ${tests.length})`);
 	};
 	try {
 		const fetching = { fetch: options.fetch, signal, say: (text: string) => say(`${series.name}: ${text}`) };
 		const kernel = await provide(series, fetching);
 		const { dir: _, ...known } = kernel;
 		trial.kernel = known;
+		writeFileSync(join(share.dir, "tests"), JSON.stringify(tests));
 		const command = commandFor(share.inside, options);
 		const code = await runInside({ kernel, share, look, cpus, signal, command, silenceMs: FILE_LIMIT_MS + 60_000 });
 		look();
 		if (options.record) record(root, join(share.dir, "recorded.json"));
-		if (said.size < files.length) trial.problem = `Only ${said.size} of ${files.length} files ran (exit code ${code})`;
+		if (said.size < tests.length) trial.problem = `Only ${said.size} of ${tests.length} files ran (exit code ${code})`;
 	} catch (error) {
 		signal.throwIfAborted();
 		trial.gone = error instanceof GoneError;
@@ -69,11 +72,11 @@ export async function tryKernel(series: Series, options: TrialOptions): Promise<
 	return trial;
 }
 
-function commandFor(inside: string, { root, files, record }: TrialOptions): string {
+function commandFor(inside: string, { root, record }: TrialOptions): string {
 	const environment = [
 		...["HOME=/root", "PATH=$PATH", "LANG=C.UTF-8", `ONCACHE_PATIENCE=${PATIENCE}`],
 		...(record ? [`ONCACHE_RECORD=${inside}/recorded.json`] : []),
 	].join(" ");
 	const node = `exec env -i ${environment} '${process.execPath}' dist/test/vm/inside.js`;
-	return `cd '${root}' && ${node} ${inside}/events ${FILE_LIMIT_MS} ${files.join(" ")} </dev/null >${inside}/output 2>&1\n`;
+	return `cd '${root}' && ${node} ${inside}/events ${FILE_LIMIT_MS} ${inside}/tests </dev/null >${inside}/output 2>&1\n`;
 }
