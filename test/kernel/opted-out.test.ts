@@ -62,7 +62,14 @@ describe("an address that is opted out", () => {
 			const other = "10.244.1.3";
 			const router = MAC.gateway as MacAddress;
 			world.datapath.setVeths(
-				[world.pod0, pod1].map((ifindex) => ({ ifindex, shaped: false, mtu: 1450, router, untracked: false, zone: 0 })),
+				[world.pod0, pod1].map((ifindex) => ({
+					ifindex,
+					shaped: false,
+					mtu: 1450,
+					router,
+					untracked: false,
+					zones: { ipv4: 0, ipv6: 0 },
+				})),
 			);
 			tool("conntrack", "-I", "-p", "udp", "-s", POD, "-d", other, "--sport", "5000", "--dport", "6000",
 				"--timeout", "600", "--status", "SEEN_REPLY,ASSURED"); // biome-ignore format: one command

@@ -137,7 +137,7 @@ function track({ l4, enters, leaves, translated }: Leg): void {
 
 export function addOther(world: World, pod1: number): FlowWorld {
 	const router = MAC.gateway as MacAddress;
-	const common = { shaped: false, router, untracked: false, zone: 0 };
+	const common = { shaped: false, router, untracked: false, zones: { ipv4: 0, ipv6: 0 } };
 	world.datapath.setVeths([
 		{ ...common, ifindex: world.pod0, mtu: 1450 },
 		{ ...common, ifindex: pod1, mtu: OTHER_MTU },
