@@ -3,10 +3,10 @@
 import { Worker } from "node:worker_threads";
 import type { KubernetesStatus, PodName } from "../agent/api.js";
 import type { Access } from "./access.js";
-import { Backoff } from "./backoff.js";
+import { Backoff, type BackoffLimits } from "./backoff.js";
 import { monotonicMs } from "./clock.js";
-import type { Assignment, Health, Message } from "./messages.js";
-import type { PodScope } from "./sources.js";
+import { type Assignment, type Health, type Message, NOT_HEARD } from "./messages.js";
+import { type PodScope, sourcesFor } from "./sources.js";
 import { type Consequences, View } from "./view.js";
 
 export interface ClusterOptions {
@@ -18,6 +18,8 @@ export interface ClusterOptions {
 	/** What a thread ended with that should not have ended. */
 	onError: (error: Error) => void;
 	signal: AbortSignal;
+	/** For tests: another thread. */
+	thread?: { script: URL; restart: BackoffLimits };
 }
 
 /** MiB of JavaScript objects: client, and about 1 kB per pod. */
@@ -28,12 +30,15 @@ export class Cluster {
 	readonly #options: ClusterOptions;
 	readonly #view: View;
 	readonly #health = new Map<string, Health>();
-	readonly #backoff = new Backoff(RESTART);
+	readonly #backoff: Backoff;
 	#server: string | null = null;
 	#problem: string | null = null;
 
 	private constructor(options: ClusterOptions) {
 		this.#options = options;
+		// Of what nothing was heard yet, too: as long as one is missing, not everything is read.
+		for (const { name } of sourcesFor(options.scope, options.node)) this.#health.set(name, NOT_HEARD);
+		this.#backoff = new Backoff(options.thread?.restart ?? RESTART);
 		this.#view = new View(options.node, options.consequences);
 	}
 
@@ -69,9 +74,9 @@ export class Cluster {
 			server: this.#server,
 			node: this.#options.node,
 			pods: this.#options.scope,
-			synced: sources.length > 0 && sources.every(({ synced }) => synced),
+			synced: sources.every(({ synced }) => synced),
 			// Of a source that was never heard of nothing is known.
-			ageMs: ages.length === 0 || ages.includes(null) ? null : Math.max(...(ages as number[])),
+			ageMs: ages.includes(null) ? null : Math.max(...(ages as number[])),
 			problems: [
 				...(this.#problem === null ? [] : [this.#problem]),
 				...new Set(sources.flatMap(({ problem }) => (problem === null ? [] : [problem]))),
@@ -96,7 +101,7 @@ export class Cluster {
 	#thread(): Promise<Error> {
 		const { access, scope, node, signal } = this.#options;
 		const assignment: Assignment = { access, scope, node };
-		const worker = new Worker(new URL("./worker.js", import.meta.url), {
+		const worker = new Worker(this.#options.thread?.script ?? new URL("./worker.js", import.meta.url), {
 			workerData: assignment,
 			resourceLimits: MEMORY,
 			name: "kube",

@@ -1,4 +1,4 @@
-// What the thread that talks to the API server tells the agent's own. Types only.
+// What the thread that talks to the API server tells the agent's own.
 import type { Access } from "./access.js";
 import type { AnyRecord, Kind, PodScope } from "./sources.js";
 
@@ -23,6 +23,8 @@ export interface Health {
 	/** What is wrong now, one sentence; null: nothing. */
 	problem: string | null;
 }
+
+export const NOT_HEARD: Health = { objects: 0, synced: false, heardAt: null, lists: 0, watches: 0, problem: null };
 
 export type Message =
 	| { type: "server"; server: string }

@@ -13,7 +13,7 @@ import { z } from "zod";
 import { Backoff, type BackoffLimits } from "./backoff.js";
 import { monotonicMs } from "./clock.js";
 import { ApiError, listPage, type Query } from "./list.js";
-import type { Health } from "./messages.js";
+import { type Health, NOT_HEARD } from "./messages.js";
 import type { AnyRecord, Source } from "./sources.js";
 
 export interface Timing {
@@ -61,7 +61,7 @@ export class Reflector {
 	readonly #backoff: Backoff;
 	/** What is known, as text: most events change nothing that is kept. */
 	readonly #known = new Map<string, string>();
-	#health: Health = { objects: 0, synced: false, heardAt: null, lists: 0, watches: 0, problem: null };
+	#health = NOT_HEARD;
 	/** From which the next watch begins; undefined: list first. */
 	#version: string | undefined;
 	/** Not older than this may a list be; "": the newest there is. */

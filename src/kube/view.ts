@@ -60,8 +60,10 @@ export class View {
 
 	/** Addresses that are opted out, and of those the ones of this node's pods. */
 	optedOut(): { total: number; local: ReadonlyMap<string, PodName> } {
-		const local = [...this.#optedOut].filter(([, { node }]) => node === this.#node);
-		return { total: this.#optedOut.size, local: new Map(local) };
+		const local = new Map<string, PodName>();
+		for (const [ip, { node, namespace, name }] of this.#optedOut)
+			if (node === this.#node) local.set(ip, { namespace, name });
+		return { total: this.#optedOut.size, local };
 	}
 
 	/** O(what changed), but for a namespace that opts out or in: O(pods). */
