@@ -72,8 +72,9 @@ describe("without an API server", () => {
 	test("the agents are ready and accelerate, and say what is missing", async () => {
 		await eventually("the fast path", () => isFast(world.p2));
 		await eventually("it is said", () => both(({ kubernetes }) => (kubernetes?.problems.length ?? 0) > 0));
-		const { state, kubernetes } = await statusOf(world.h1);
+		const { state, kubernetes, network } = await statusOf(world.h1);
 		assert.equal(state, "accelerating");
+		assert.equal(network.name, "Flannel");
 		assert.deepEqual([kubernetes?.synced, kubernetes?.ageMs], [false, null]);
 		assert.match(kubernetes?.problems[0] ?? "", /^Cannot read \w+: .*ECONNREFUSED/);
 	});
