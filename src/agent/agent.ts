@@ -34,6 +34,7 @@ import { runningAgent, type Serving, serve } from "./server.js";
 import { networkOf, takeSnapshot } from "./snapshot.js";
 import { buildStatus } from "./status.js";
 import { SwitchGuard, switchOptionsOf } from "./switch.js";
+import { verifyEvery } from "./verification.js";
 
 export interface AgentOptions {
 	config: Config;
@@ -141,6 +142,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 		return { learning: datapath.learning, using: datapath.using };
 	};
 	const leases = new Leases(datapath);
+	const verification = verifyEvery({ datapath, intervalMs: config.verifyIntervalMs, log, signal: ending });
 	const rtnetlink = Rtnetlink.open();
 	const attachments = new Attachments({ datapath, reconciler, rtnetlink, log });
 	/** The API server knows all pods; the container runtime has named those that it made since this agent started. */
@@ -169,6 +171,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 				forgotten: datapath.forgotten,
 				repaired,
 				overruns: invalidation?.overruns ?? 0,
+				verified: verification.state,
 				leases: leases.count,
 			},
 			cni: { attachments: attachments.size, ...attachments.counts, ...readMissed(config.socket) },

@@ -136,6 +136,8 @@ export interface CoherencyStatus {
 	repaired: number;
 	/** Times that the kernel dropped notifications. */
 	overruns: number;
+	/** Comparisons of everything with the kernel, and what they found; null where `verifyIntervalMs` does not ask for them. */
+	verified: { runs: number; differences: number } | null;
 	/** Users that hold learning paused now (oncache apply). */
 	leases: number;
 }

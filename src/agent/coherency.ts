@@ -3,7 +3,7 @@ import type { Datapath } from "../datapath/datapath.js";
 import { type FlowChunk, FlowKeys } from "../datapath/flows.js";
 import type { CachedHost, CachedPod } from "../datapath/types.js";
 import type { Forwarding, Hop } from "../kernel/forwarding.js";
-import type { Address, Link } from "../kernel/link.js";
+import type { Link } from "../kernel/link.js";
 import { isSwitch } from "../kernel/topology.js";
 import { formatEnd, formatIp, type Ip } from "../net/ip.js";
 
@@ -64,10 +64,9 @@ class Judge {
 export async function compare(
 	datapath: Datapath,
 	forwarding: Forwarding,
-	addresses: readonly Address[],
 	options: ComparisonOptions = {},
 ): Promise<Comparison> {
-	const slots = compareSlots(datapath, forwarding, addresses, options);
+	const slots = compareSlots(datapath, forwarding, options);
 	const flows = await compareFlows(datapath, forwarding, options);
 	return {
 		checked: { ...slots.checked, flows: flows.checked.flows },
@@ -83,11 +82,10 @@ export async function compare(
 export function compareSlots(
 	datapath: Datapath,
 	forwarding: Forwarding,
-	addresses: readonly Address[],
 	{ strict = false, limit = LIMIT, evict = false }: ComparisonOptions = {},
 ): Comparison {
 	const judge = new Judge(limit);
-	const own = new Set(addresses.map(({ ip }) => ip));
+	const own = new Set(forwarding.addresses.map(({ ip }) => ip));
 	const hosts = datapath.hosts();
 	const pods = datapath.pods();
 	const hops = new Map(forwarding.hops(pods.map(({ ip }) => ip)));

@@ -20,12 +20,20 @@ test("loadConfig() of an empty file and no flags is the defaults", () => {
 
 test("loadConfig() takes the file over the defaults and the flags over the file", () => {
 	const yaml = "logLevel: debug\nmark: 0x40\ncache:\n  egress: 100\n  ingress: 200\ntunnels: [flannel.1]\n";
-	const flags = { logLevel: "warn", cacheEgress: "300", mark: undefined, maxStalenessMs: "500", verbose: true };
+	const flags = {
+		logLevel: "warn",
+		cacheEgress: "300",
+		mark: undefined,
+		maxStalenessMs: "500",
+		verifyIntervalMs: "60000",
+		verbose: true,
+	};
 	assert.deepEqual(load(yaml, flags), {
 		...DEFAULT_CONFIG,
 		logLevel: "warn",
 		mark: 0x40,
 		maxStalenessMs: 500,
+		verifyIntervalMs: 60_000,
 		cache: { filter: "auto", filter6: "auto", egress: 300, ingress: 200 },
 		tunnels: ["flannel.1"],
 	});
@@ -43,7 +51,7 @@ test("loadConfig() reads numbers, lists and switches from the text of flags", ()
 });
 
 const KEYS =
-	"socket, bpffs, logLevel, attach, markMode, mark, maxStalenessMs, countFlows, cache, tunnels, excludeInterfaces, cni, cniBinDir, ovsRunDir, ovsBridge, ovsTable, ovsZone, ovsZone6, kubernetes, kubernetesPods, nodeName, metricsAddress, cniConfDir";
+	"socket, bpffs, logLevel, attach, markMode, mark, maxStalenessMs, verifyIntervalMs, countFlows, cache, tunnels, excludeInterfaces, cni, cniBinDir, ovsRunDir, ovsBridge, ovsTable, ovsZone, ovsZone6, kubernetes, kubernetesPods, nodeName, metricsAddress, cniConfDir";
 const FILE_PROBLEMS: { yaml: string; says: string }[] = [
 	{ yaml: "loglevel: info", says: `unknown key "loglevel"; allowed: ${KEYS}` },
 	{ yaml: "cache: { fitler: 4096 }", says: 'unknown key "cache.fitler"; allowed: filter, filter6, egress, ingress' },
@@ -54,6 +62,10 @@ const FILE_PROBLEMS: { yaml: string; says: string }[] = [
 	{ yaml: "maxStalenessMs: 99", says: '"maxStalenessMs" is 99; allowed: a whole number from 100 to 60000' },
 	{ yaml: "maxStalenessMs: 1e9", says: '"maxStalenessMs" is 1000000000; allowed: a whole number from 100 to 60000' },
 	{ yaml: 'maxStalenessMs: "500"', says: '"maxStalenessMs" is "500"; allowed: a whole number from 100 to 60000' },
+	{
+		yaml: "verifyIntervalMs: 5",
+		says: '"verifyIntervalMs" is 5; allowed: 0 (never) or a whole number from 1000 to 86400000',
+	},
 	{ yaml: "maxStalenessMs:", says: '"maxStalenessMs" is null; allowed: a whole number from 100 to 60000' },
 	{ yaml: "cache: { egress: 15 }", says: '"cache.egress" is 15; allowed: a whole number from 16 to 65536' },
 	{

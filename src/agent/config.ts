@@ -24,6 +24,8 @@ export interface Config {
 	/** One bit of skb->mark. */
 	mark: number;
 	maxStalenessMs: number;
+	/** Between two comparisons of everything with the kernel; 0: none. */
+	verifyIntervalMs: number;
 	countFlows: boolean;
 	/** Entries as they were asked for; resolveSizes() says what they become. */
 	cache: { filter: number | "auto"; filter6: number | "auto"; egress: number; ingress: number };
@@ -63,6 +65,7 @@ export const DEFAULT_CONFIG: Config = {
 	markMode: "auto",
 	mark: DEFAULT_MARK,
 	maxStalenessMs: 2000,
+	verifyIntervalMs: 0,
 	countFlows: false,
 	cache: { filter: "auto", filter6: "auto", egress: 4096, ingress: 1024 },
 	tunnels: "auto",
@@ -104,6 +107,7 @@ const ZONE = '"auto" or a whole number from 0 to 65535';
 const KUBERNETES = '"auto", "off" or the absolute path of a kubeconfig file';
 const NODE = '"auto" or the name of a node';
 const ADDRESS = '"off" or an address and a port such as 127.0.0.1:9469, 0.0.0.0:9469 or [::]:9469';
+const VERIFY = "0 (never) or a whole number from 1000 to 86400000";
 const KEYS = Object.keys(DEFAULT_CONFIG).join(", ");
 const CACHE_KEYS = Object.keys(DEFAULT_CONFIG.cache).join(", ");
 
@@ -121,6 +125,7 @@ const schema = z
 				if (message !== undefined) context.addIssue({ code: "custom", message });
 			}),
 			maxStalenessMs: wholeNumber(100, 60_000),
+			verifyIntervalMs: z.union([z.literal(0), wholeNumber(1000, 86_400_000, VERIFY)], VERIFY),
 			countFlows: z.boolean("true, false"),
 			cache: z
 				.strictObject(
@@ -208,6 +213,7 @@ function readFile(file: string, mustExist: boolean): Layer {
 const NUMBERS = [
 	"mark",
 	"maxStalenessMs",
+	"verifyIntervalMs",
 	"cacheFilter",
 	"cacheFilter6",
 	"cacheEgress",

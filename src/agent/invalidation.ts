@@ -53,11 +53,12 @@ export function watchKernel(options: {
 			log.warn("the kernel dropped notifications: everything is looked at and judged again");
 		}
 		if (has("overrun", "ruleset", "conntrack")) flushAll();
-		if (has("overrun", "link", "address", "tc")) reconciler.trigger("devices", true);
-		else if (has("route")) reconciler.trigger("devices");
-		if (has("neighbour")) reconciler.trigger("caches", true);
+		const flows = has("overrun", "route", "neighbour");
+		if (has("overrun", "link", "address", "tc")) reconciler.trigger("devices", { strict: true, flows });
+		else if (has("route")) reconciler.trigger("devices", { flows });
+		if (has("neighbour")) reconciler.trigger("caches", { strict: true, flows });
 	};
-	watchPins(datapath.bpffs, signal, () => reconciler.trigger("audit"));
+	watchPins(datapath.bpffs, signal, () => reconciler.trigger("audit", { flows: true }));
 	const hear = (what: string, watch: () => void): void => {
 		try {
 			watch();

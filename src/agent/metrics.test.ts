@@ -34,7 +34,16 @@ const status = (fast: number): Status => ({
 	},
 	packets: { egress: { fast, fallback: { flow_miss: 2, sample: 3 } }, ingress: { fast: 7, fallback: {} } },
 	bytes: { egress: { fast: 100 * fast, fallback: { flow_miss: 200 } }, ingress: { fast: 700, fallback: {} } },
-	coherency: { rounds: 9, evicted: 4, flushes: 3, forgotten: 2, repaired: 1, overruns: 0, leases: 0 },
+	coherency: {
+		rounds: 9,
+		evicted: 4,
+		flushes: 3,
+		forgotten: 2,
+		repaired: 1,
+		overruns: 0,
+		leases: 0,
+		verified: { runs: 8, differences: 7 },
+	},
 	cni: { attachments: 2, adds: 5, dels: 3, checks: 0, gcs: 1, notAttached: 1, failed: 0, missed: 4, lastMissed: "x" },
 	network: { name: "Flannel", evidence: [], plan: "", refused: false },
 	kubernetes: {

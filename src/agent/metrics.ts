@@ -120,6 +120,9 @@ export class Metrics {
 		]);
 		this.#counter("repairs_total", "Programs and pins that somebody else had removed", [[coherency?.repaired ?? 0]]);
 		this.#counter("overruns_total", "Times that the kernel dropped notifications", [[coherency?.overruns ?? 0]]);
+		this.#counter("verify_differences_total", "What comparing everything cached with the kernel has found", [
+			[coherency?.verified?.differences ?? 0],
+		]);
 		this.#gauge("leases", "Users that hold learning paused", [[coherency?.leases ?? 0]]);
 		this.#cni(status.cni);
 		this.#kubernetes(status.kubernetes);

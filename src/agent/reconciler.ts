@@ -8,6 +8,7 @@ import type { AttachKind } from "../datapath/types.js";
 import { KernelError } from "../kernel/error.js";
 import { Forwarding } from "../kernel/forwarding.js";
 import { Rtnetlink } from "../kernel/rtnetlink.js";
+import { formatIp } from "../net/ip.js";
 import type { Switch } from "../ovs/switch.js";
 import type { PodName } from "./api.js";
 import { type Comparison, compareFlows, compareSlots, type Difference } from "./coherency.js";
@@ -23,7 +24,7 @@ const RETRY_MS = 1000;
 /** A storm of changes may cost so much of one CPU; rounds wait when they have used it up. */
 const CPU_SHARE = 1 / 3;
 /** CPU time that may be used at once when there was little to do before. */
-const CPU_CREDIT_MS = 1000;
+const CPU_CREDIT_MS = 2000;
 /** Attaching waits for the kernel's RCU, tens of milliseconds for each hook; after so long, what is cached has its turn. */
 const TURN_MS = 50;
 
@@ -40,6 +41,16 @@ const SETTLE_MS = 2000;
 /** What to look at again; each includes the ones before it. "audit": also what only somebody else can have changed. */
 const LOOKS = ["caches", "devices", "audit"] as const;
 export type Look = (typeof LOOKS)[number];
+
+export interface LookOptions {
+	/** The kernel was told to forget something. */
+	strict?: boolean;
+	/**
+	 * Routes or neighbours may lead flows elsewhere, so each is looked at. Otherwise only when a device other than a pod's, or an
+	 * address of this host, has changed: a pod that comes or goes does not move the flows of others.
+	 */
+	flows?: boolean;
+}
 
 export interface ReconcilerOptions {
 	datapath: Datapath;
@@ -87,7 +98,7 @@ export class Reconciler {
 	#isStopped = false;
 	#running: Promise<void> | undefined;
 	/** What is to be looked at in the next round; undefined: nothing. */
-	#wanted: { look: Look; strict: boolean } | undefined;
+	#wanted: ({ look: Look } & Required<LookOptions>) | undefined;
 	readonly #optedOut = new OptedOutVeths();
 	/** When each veth was first seen, ms; those of the first round are old. */
 	#seenAt = new Map<number, number>();
@@ -97,6 +108,8 @@ export class Reconciler {
 	#soon: NodeJS.Timeout | undefined;
 	#audit: NodeJS.Timeout | undefined;
 	#settle: NodeJS.Timeout | undefined;
+	/** What the flows were last looked at with. */
+	#foundation: string | undefined;
 	/** The flows are being gone through. */
 	#isScanning = false;
 	#between: NodeJS.Timeout | undefined;
@@ -127,20 +140,21 @@ export class Reconciler {
 			this.#running = undefined;
 		});
 		if (this.#isStopped) return;
-		this.trigger("caches");
-		this.#audit = setInterval(() => this.trigger("audit"), AUDIT_MS);
+		this.trigger("caches", { flows: true });
+		this.#audit = setInterval(() => this.trigger("audit", { flows: true }), AUDIT_MS);
 	}
 
 	async #allDevices(): Promise<void> {
 		while (!this.#isStopped && !(await this.#devices()));
 	}
 
-	/** Look again, soon. `strict`: the kernel was told to forget something. */
-	trigger(look: Look, strict = false): void {
+	/** Look again, soon. */
+	trigger(look: Look, { strict = false, flows = false }: LookOptions = {}): void {
 		const before = this.#wanted;
 		this.#wanted = {
 			look: before && LOOKS.indexOf(before.look) > LOOKS.indexOf(look) ? before.look : look,
 			strict: strict || (before?.strict ?? false),
+			flows: flows || (before?.flows ?? false),
 		};
 		if (this.#isScanning) this.#slotsBetween();
 		this.#schedule(COALESCE_MS);
@@ -195,7 +209,7 @@ export class Reconciler {
 		const cpu = process.cpuUsage();
 		let delayMs = COALESCE_MS;
 		try {
-			await this.#caches(wanted.strict);
+			await this.#caches(wanted);
 			if (wanted.look === "audit") this.#audited();
 			if (wanted.look !== "caches" && !(await this.#devices())) this.trigger("devices");
 		} catch (error) {
@@ -204,7 +218,7 @@ export class Reconciler {
 				this.#options.onError(error);
 				this.#state = { ...this.#state, failures: [`Looking again failed: ${(error as Error).message}`] };
 			}
-			this.#wanted = { look: "devices", strict: wanted.strict };
+			this.#wanted = { ...wanted, look: "devices" };
 			delayMs = RETRY_MS;
 		}
 		const { user, system } = process.cpuUsage(cpu);
@@ -213,7 +227,7 @@ export class Reconciler {
 		this.#credit = { ms: this.#creditMs() - tookMs, at: performance.now() };
 		this.#running = undefined;
 		if (this.#state.failures.length > 0) {
-			this.#wanted = { look: "devices", strict: false };
+			this.#wanted = { look: "devices", strict: false, flows: false };
 			this.#schedule(RETRY_MS);
 		} else this.#schedule(delayMs);
 	}
@@ -317,8 +331,11 @@ export class Reconciler {
 	}
 
 	/** O(slots + flows + neighbours), in slices. */
-	async #caches(strict: boolean): Promise<void> {
+	async #caches({ strict, flows }: Required<LookOptions>): Promise<void> {
 		const forwarding = this.#slots(strict);
+		const foundation = foundationOf(forwarding);
+		if (!flows && foundation === this.#foundation) return;
+		this.#foundation = foundation;
 		this.#isScanning = true;
 		try {
 			const isOver = () => this.#isStopped;
@@ -334,7 +351,7 @@ export class Reconciler {
 	#slots(strict: boolean): Forwarding {
 		const { datapath, readSwitch } = this.#options;
 		const forwarding = new Forwarding(this.#rtnetlink, this.#rtnetlink.links(), readSwitch()?.remotes);
-		this.#evicted(compareSlots(datapath, forwarding, this.#rtnetlink.addresses(), { strict, evict: true }));
+		this.#evicted(compareSlots(datapath, forwarding, { strict, evict: true }));
 		return forwarding;
 	}
 
@@ -441,6 +458,16 @@ export class Reconciler {
 			return error instanceof Error ? error : new Error(String(error));
 		}
 	}
+}
+
+/** The state of everything but pods' devices that decides, besides routes and neighbours, where flows lead to. */
+function foundationOf({ links, addresses }: Forwarding): string {
+	const own = [...links.values()].filter(({ linkNetnsid }) => linkNetnsid === undefined);
+	const isOwn = new Set(own.map(({ ifindex }) => ifindex));
+	return JSON.stringify([
+		own.map(({ ifindex, name, up, mac, master }) => [ifindex, name, up, mac, master]),
+		addresses.filter(({ ifindex }) => isOwn.has(ifindex)).map(({ ifindex, ip }) => [ifindex, formatIp(ip)]),
+	]);
 }
 
 function hookKey({ ifindex, direction }: { ifindex: number; direction: string }): string {

@@ -27,7 +27,7 @@ async function compareNow(datapath: Datapath): Promise<VerifyResult> {
 	try {
 		const knows = trackedFlows();
 		const forwarding = new Forwarding(rtnetlink, rtnetlink.links());
-		const { checked, differences } = await compare(datapath, forwarding, rtnetlink.addresses(), {
+		const { checked, differences } = await compare(datapath, forwarding, {
 			limit: Number.POSITIVE_INFINITY,
 			isTracked: (chunk, i) => {
 				const { proto, localIp, localPort, remoteIp, remotePort } = chunk.tuple(i);

@@ -20,6 +20,7 @@ export function agentCommand({ signal }: CommandContext): Command {
 		.option("--mark-mode <mode>", "auto, metadata or dscp (default: auto)")
 		.option("--mark <bit>", "bit of skb->mark (default: 0x1000)")
 		.option("--max-staleness-ms <ms>", "how long a decision may be used unconfirmed (default: 2000)")
+		.option("--verify-interval-ms <ms>", "compare everything cached with the kernel so often (default: 0, never)")
 		.option("--count-flows", "count packets per flow")
 		.option("--cache-filter <n>", "flows to remember, or auto: by memory (default: auto)")
 		.option("--cache-filter6 <n>", "likewise over IPv6 (default: auto, a quarter of those over IPv4)")

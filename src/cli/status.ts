@@ -74,11 +74,14 @@ function print(status: Status): void {
 	console.log(`\n${paint("bold", "Network")}\n${status.network.name}: ${status.network.plan}`);
 	if (status.kubernetes) printKubernetes(status.kubernetes);
 	if (status.coherency) {
-		const { rounds, evicted, flushes, forgotten, repaired, overruns, leases } = status.coherency;
+		const { rounds, evicted, flushes, forgotten, repaired, overruns, leases, verified } = status.coherency;
 		console.log(
 			`\n${paint("bold", "Coherency")}\nlooked ${formatCount(rounds)} times: ${formatCount(evicted)} entries evicted; ` +
 				`${formatCount(flushes)} ruleset changes; ${formatCount(forgotten)} flows gone with conntrack; ` +
-				`${repaired} repairs; ${overruns} overruns; ${leases} hold learning paused`,
+				`${repaired} repairs; ${overruns} overruns; ${leases} hold learning paused` +
+				(verified
+					? `; verified ${formatCount(verified.runs)} times: ${formatCount(verified.differences)} differences`
+					: ""),
 		);
 	}
 	if (status.cni && status.cni.adds + status.cni.dels + status.cni.missed > 0) {

@@ -2,7 +2,7 @@
 import type { Ip } from "../net/ip.js";
 import type { MacAddress } from "../net/mac.js";
 import { ByDevice } from "./by-device.js";
-import type { Link } from "./link.js";
+import type { Address, Link } from "./link.js";
 import type { Rtnetlink } from "./rtnetlink.js";
 import { findSwitchGateway, isSwitch } from "./topology.js";
 
@@ -21,6 +21,7 @@ const NO_MAC = "00:00:00:00:00:00" as MacAddress;
 /** One look: neighbours and forwarding entries as they were when it was taken, routes as they are when asked for. */
 export class Forwarding {
 	readonly links: ReadonlyMap<number, Link>;
+	readonly addresses: readonly Address[];
 	/** Of a switch, whose flows decide instead of routes and neighbours. */
 	readonly gateway: Link | undefined;
 	/** The remote hosts to which its flows lead; undefined: not known. */
@@ -35,8 +36,9 @@ export class Forwarding {
 	/** O(neighbours + forwarding entries). */
 	constructor(rtnetlink: Rtnetlink, links: readonly Link[], switchRemotes?: readonly Ip[]) {
 		this.#rtnetlink = rtnetlink;
+		this.addresses = rtnetlink.addresses();
 		this.gateway = links.some(({ kind }) => isSwitch(kind))
-			? findSwitchGateway({ links, addresses: rtnetlink.addresses() })
+			? findSwitchGateway({ links, addresses: this.addresses })
 			: undefined;
 		this.switchRemotes = switchRemotes && new Set(switchRemotes);
 		this.links = new Map(links.map((link) => [link.ifindex, link]));

@@ -21,6 +21,8 @@ import {
 	upWithAgents,
 } from "./world.js";
 
+/** What `oncache apply` holds when nobody renews it. */
+const APPLY_LEASE_MS = 10_000;
 const ARGS = ["--max-staleness-ms", "60000"];
 let world: TestLab;
 
@@ -146,6 +148,25 @@ describe("apply", () => {
 		}
 	});
 
+	test("killed, it leaves its command alone, and learning goes on when its lease has ended", async () => {
+		const traffic = pinging();
+		try {
+			const [file = "", ...args] = inNetns(world.h1.netns, [
+				ONCACHE, "apply", "--socket", world.h1.socket, "--bpffs", world.h1.bpffs, "--", "sh", "-c", "echo on; read x; echo off",
+			]); // biome-ignore format: one command
+			const child = spawn(file, args, { stdio: ["pipe", "pipe", "ignore"] });
+			await once(child.stdout, "data");
+			const before = await fast();
+			child.kill("SIGKILL");
+			await once(child, "exit");
+			child.stdin.end("\n");
+			assert.match(String(await once(child.stdout, "data")), /off/);
+			await eventually("learning goes on", async () => (await fast()) > before, APPLY_LEASE_MS + 10_000);
+		} finally {
+			await traffic.stop();
+		}
+	});
+
 	test("works without an agent, through the pins, and where there is no ONCache", async () => {
 		await world.agents[0]?.stop();
 		const { code, stderr } = await oncache("apply", "--", "true");
@@ -219,6 +240,11 @@ describe("verify", () => {
 			differences.map(({ entry, why }) => `${entry}: ${why}`),
 			[`flow udp ${world.p1.ip}:7001 ${world.p2.ip}:7000: Connection tracking does not know it`],
 		);
-		world.agents[0] = await startAgent(world.h1, { args: ARGS });
+		const args = [...ARGS, "--verify-interval-ms", "1000"];
+		world.agents[0] = await startAgent(world.h1, { args });
+		const verified = async () => (await statusOf(world.h1)).coherency?.verified;
+		await eventually("the agent finds it itself", async () => (await verified())?.differences === 1);
+		assert.equal((await verify()).code, 0, "and has evicted it");
+		assert.match((await oncache("status")).stdout, /verified \d+ times: 1 differences/);
 	});
 });

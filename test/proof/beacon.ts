@@ -12,6 +12,8 @@ export interface Report {
 }
 
 const REPORT_MS = 100;
+/** net.core.rmem_max of most systems. */
+const RECEIVE_BYTES = 212_992;
 export const monotonicMs = (): number => Number(process.hrtime.bigint() / 1000n) / 1000;
 
 const [, script, what, ...args] = process.argv;
@@ -26,7 +28,8 @@ function report(lists: () => Report): void {
 
 async function echo(port: number): Promise<void> {
 	let arrived: Sighting[] = [];
-	const socket = createSocket("udp4");
+	// Of both families. What waits must not be lost here: the kernel gives twice as much as the limit that it has.
+	const socket = createSocket({ type: "udp6", recvBufferSize: RECEIVE_BYTES });
 	socket.on("message", (message, from) => {
 		arrived.push([from.port, message.readUInt32LE(0), monotonicMs()]);
 		socket.send(message, from.port, from.address, () => {});
@@ -46,7 +49,7 @@ async function send([ip = "", port, intervalMs, ...sourcePorts]: string[]): Prom
 	let answered: Sighting[] = [];
 	const sockets = sourcePorts.map((text) => {
 		const sourcePort = Number(text);
-		const socket = createSocket("udp4");
+		const socket = createSocket(ip.includes(":") ? "udp6" : "udp4");
 		socket.on("message", (message) => answered.push([sourcePort, message.readUInt32LE(0), monotonicMs()]));
 		socket.on("error", () => {}); // an ICMP error: nobody is there for a moment
 		socket.bind(sourcePort);

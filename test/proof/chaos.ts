@@ -9,6 +9,7 @@ import { FlowKeys } from "../../src/datapath/flows.js";
 import { startAgent } from "../../src/lab/agent.js";
 import { inNetns, run } from "../../src/lab/command.js";
 import { labDown, labUp } from "../../src/lab/lab.js";
+import { patiently } from "../../src/lab/patience.js";
 import { applyServices, type Service } from "../../src/lab/services.js";
 import { DEFAULT_SPEC, type LabHost, type LabPod } from "../../src/lab/topology.js";
 import { parseIpv4 } from "../../src/net/ipv4.js";
@@ -18,13 +19,13 @@ import type { Talk } from "./talk.js";
 import { TALK_PORTS } from "./talk-ports.js";
 
 const NAME = "prf-chaos";
-const CLUSTER_IP = { there: "10.96.0.10", near: "10.96.0.20" };
+const CLUSTER_IP = { there: "10.96.0.10", near: "10.96.0.20", there6: "fd00:10:96::10" };
 const TALK = fileURLToPath(new URL("./talk.js", import.meta.url));
 /** The longest pause between two evictions; the shortest is none. */
 const CALM_MS = 300;
 /** Half of the pauses are shorter than this. */
 const STORM_MS = 5;
-const STALL_MS = 1000;
+const STALL_MS = patiently(1000);
 
 export const chaos: Proof = {
 	name: "chaos",
@@ -36,7 +37,7 @@ export const chaos: Proof = {
 };
 
 /** With the same ports as the pods themselves. */
-function servicesOf(name: string, clusterIp: string, { ip }: LabPod): Service[] {
+function servicesOf(name: string, clusterIp: string, ip: string): Service[] {
 	return [
 		...TALK_PORTS.tcp.map((port) => ["tcp", port] as const),
 		...TALK_PORTS.udp.map((port) => ["udp", port] as const),
@@ -49,10 +50,12 @@ function servicesOf(name: string, clusterIp: string, { ip }: LabPod): Service[] 
 	}));
 }
 
+const ipv6Of = ({ addresses }: LabPod): string => addresses[1] as string;
+
 async function proveChaos({ seed, amount, signal, progress }: ProofOptions) {
 	const next = random(seed);
 	await labDown(NAME);
-	const lab = await labUp({ ...DEFAULT_SPEC, name: NAME }, { signal });
+	const lab = await labUp({ ...DEFAULT_SPEC, name: NAME, family: "dual" }, { signal });
 	const [h1, h2] = lab.hosts as [LabHost, LabHost];
 	const opened: Datapath[] = [];
 	const evictions: Record<string, number> = {};
@@ -65,16 +68,23 @@ async function proveChaos({ seed, amount, signal, progress }: ProofOptions) {
 			const datapath = Datapath.openPinned(host.bpffs);
 			if (datapath) opened.push(datapath);
 		}
-		// Each pod serves; called are another host's pod, one of the same host, and a Service in front of either.
+		// Called are another host's pod, one of the same host, and a Service in front of either, over IPv4 and IPv6.
 		const [[a, b], [c, d]] = lab.hosts.map(({ pods }) => pods) as [[LabPod, LabPod], [LabPod, LabPod]];
-		const ways: [LabPod, string][] = [
+		const ways: [LabPod, string, "briefly"?][] = [
 			[a, c.ip],
-			[d, b.ip],
+			[d, b.ip, "briefly"],
 			[a, b.ip],
 			[c, CLUSTER_IP.there],
-			[b, CLUSTER_IP.near],
+			[b, CLUSTER_IP.near, "briefly"],
+			[a, ipv6Of(c)],
+			[a, ipv6Of(b), "briefly"],
+			[c, CLUSTER_IP.there6, "briefly"],
 		];
-		const services = [...servicesOf("there", CLUSTER_IP.there, a), ...servicesOf("near", CLUSTER_IP.near, a)];
+		const services = [
+			...servicesOf("there", CLUSTER_IP.there, a.ip),
+			...servicesOf("near", CLUSTER_IP.near, a.ip),
+			...servicesOf("there6", CLUSTER_IP.there6, ipv6Of(a)),
+		];
 		for (const host of lab.hosts) await applyServices(host, services, "nftables");
 		for (const server of [a, b, c]) {
 			const child = await background(server, [process.execPath, TALK, "serve"], /listening/);
@@ -82,15 +92,22 @@ async function proveChaos({ seed, amount, signal, progress }: ProofOptions) {
 		}
 		let isOver = false;
 		const talks = Promise.all(
-			ways.map(async ([client, ip]) => {
-				const argv = inNetns(client.netns, [process.execPath, TALK, "ask", ip, String(amount)]);
+			ways.map(async ([client, ip, manner]) => {
+				const argv = inNetns(client.netns, [
+					process.execPath,
+					TALK,
+					"ask",
+					ip,
+					String(amount),
+					...(manner ? [manner] : []),
+				]);
 				return JSON.parse((await run(argv, { signal })).stdout) as Talk;
 			}),
 		).finally(() => {
 			isOver = true;
 		});
 		const pick = <T>(list: readonly T[]): T => list[Math.floor(next() * list.length)] as T;
-		const ips = [a, b, c, d].map(({ ip }) => ip);
+		const ips = [a, b, c, d].flatMap(({ addresses }) => addresses);
 		const evict: Record<string, (datapath: Datapath) => Promise<unknown> | unknown> = {
 			everything: (datapath) => datapath.flushAll(),
 			"a pod": (datapath) => flush(datapath, { pod: pick(ips) }),

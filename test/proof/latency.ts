@@ -168,7 +168,10 @@ async function proveLatency({ amount, signal, progress }: ProofOptions) {
 	];
 	for (const [name, values] of rows)
 		figures[`${name}, ms (median, p99, max)`] = [0.5, 0.99, 1].map((q) => quantile(values, q).toFixed(1)).join(", ");
-	return { figures, failures };
+	const details = Object.fromEntries(
+		Object.entries(tookMs).map(([name, values]) => [`${name}, ms`, values.map((ms) => ms.toFixed(1))]),
+	);
+	return { figures, details: { ...details, "commands, ms": commandMs.map((ms) => ms.toFixed(1)) }, failures };
 }
 
 async function runAll(host: LabHost, commands: readonly string[]): Promise<void> {

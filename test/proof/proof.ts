@@ -15,6 +15,8 @@ export interface ProofOptions {
 export interface ProofResult {
 	/** What was seen, by name with unit, in the order to be shown. */
 	figures: Record<string, number | string>;
+	/** What is too long for a figure, by its name: only in the raw data. */
+	details?: Record<string, readonly string[]>;
 	/** Every way in which a promise was broken, one line each; a proof may stop after some. */
 	failures: string[];
 }

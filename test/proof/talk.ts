@@ -1,5 +1,5 @@
-// Conversations between two pods that notice every loss: `talk.js serve`, and `talk.js ask IP SECONDS`, which keeps a stream, request
-// and response over TCP and UDP, and short connections going at once, and prints what it saw as JSON.
+// Conversations between two pods that notice every loss: `talk.js serve`, and `talk.js ask IP SECONDS [briefly]`, which keeps a stream
+// (unless briefly), request and response over TCP and UDP, and short connections going at once, and prints what it saw as JSON.
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
@@ -17,12 +17,14 @@ export interface Talk {
 	connections: { done: number; longestMs: number; failed: string | null };
 }
 
-const [, , what, ip = "", seconds] = process.argv;
+const NO_STREAM: Talk["stream"] = { bytes: 0, wrongBytes: 0, longestStallMs: 0, failed: null };
+
+const [, , what, ip = "", seconds, manner] = process.argv;
 if (what === "serve") await serve();
 else {
 	const until = performance.now() + Number(seconds) * 1000;
 	const [stream, tcp, udp, connections] = await Promise.all([
-		streamTo(ip, until),
+		manner === "briefly" ? NO_STREAM : streamTo(ip, until),
 		requests(ip, until),
 		datagrams(ip, until),
 		shortConnections(ip, until),
@@ -56,7 +58,7 @@ async function serve(): Promise<void> {
 		socket.on("data", (chunk) => socket.write(chunk));
 		socket.on("error", () => {});
 	});
-	const datagram = createSocket("udp4");
+	const datagram = createSocket("udp6"); // of both families
 	datagram.on("message", (message, from) => datagram.send(message, from.port, from.address));
 	sink.listen(STREAM);
 	echo.listen(ECHO, undefined, 1024);
@@ -80,7 +82,7 @@ async function streamTo(host: string, until: number): Promise<Talk["stream"]> {
 		await ended;
 		return { ...JSON.parse(answer), failed: null };
 	} catch (error) {
-		return { bytes: 0, wrongBytes: 0, longestStallMs: 0, failed: String(error) };
+		return { ...NO_STREAM, failed: String(error) };
 	}
 }
 
@@ -114,7 +116,7 @@ async function requests(host: string, until: number): Promise<Talk["tcp"]> {
 
 async function datagrams(host: string, until: number): Promise<Talk["udp"]> {
 	const result: Talk["udp"] = { answers: 0, lost: 0, longestMs: 0 };
-	const socket = createSocket("udp4");
+	const socket = createSocket(host.includes(":") ? "udp6" : "udp4");
 	while (performance.now() < until) {
 		const started = performance.now();
 		const answer = once(socket, "message", { signal: AbortSignal.timeout(ANSWER_MS) });
