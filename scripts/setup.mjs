@@ -33,6 +33,7 @@ const PACKAGES = {
 	strace: "makes system calls fail in the tests",
 	tcpdump: "looks at the wire",
 	python3: "raw frames in the tests",
+	openssl: "a certificate for the tests' API server",
 	iperf3: "stream traffic",
 	sockperf: "request/response traffic",
 	"nginx-light": "web server of the application benchmark",
