@@ -176,7 +176,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 			},
 			cni: { attachments: attachments.size, ...attachments.counts, ...readMissed(config.socket) },
 			network: networkOf(reconciler.state.snapshot?.links ?? [], config.cniConfDir),
-			kubernetes: kubernetes?.cluster.status() ?? null,
+			kubernetes: kubernetes?.status() ?? null,
 			names,
 		});
 	};

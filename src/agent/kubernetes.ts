@@ -6,6 +6,7 @@ import type { Datapath } from "../datapath/datapath.js";
 import { findAccess } from "../kube/access.js";
 import { Cluster } from "../kube/cluster.js";
 import { type Ip, isIpv6, parseIp } from "../net/ip.js";
+import type { KubernetesStatus } from "./api.js";
 import type { Config } from "./config.js";
 import { evictAddresses } from "./flush.js";
 
@@ -37,6 +38,7 @@ export interface KubernetesCounts {
 export interface Kubernetes {
 	cluster: Cluster;
 	counts: KubernetesCounts;
+	status(): KubernetesStatus;
 }
 
 /** Until the signal. Undefined: this is no cluster, or it is switched off. */
@@ -49,6 +51,8 @@ export function followCluster(options: KubernetesOptions): Kubernetes | undefine
 		return undefined;
 	}
 	const counts: KubernetesCounts = { policies: 0, gone: 0, nodes: 0, optedOut: 0 };
+	/** What it asks for and cannot be done. */
+	let problem: string | undefined;
 	const again = new Again(signal);
 	const evictions = new Evictions(datapath, log, signal);
 	const cluster = Cluster.start({
@@ -81,15 +85,24 @@ export function followCluster(options: KubernetesOptions): Kubernetes | undefine
 					const added = datapath.setOptedOut(new Set(addresses([...texts])));
 					counts.optedOut += added.size;
 					evictions.add([...added]);
+					problem = undefined;
 					log.info({ total: texts.size, added: added.size }, "pods that are left to the overlay");
 				} catch (error) {
-					log.error({ error: (error as Error).message }, "cannot leave pods to the overlay");
+					problem = (error as Error).message;
+					log.error({ error: problem }, "cannot leave pods to the overlay");
 				}
 				options.onOptedOut();
 			},
 		},
 	});
-	return { cluster, counts };
+	return {
+		cluster,
+		counts,
+		status: () => {
+			const status = cluster.status();
+			return problem === undefined ? status : { ...status, problems: [...status.problems, problem] };
+		},
+	};
 }
 
 export function nodeNameOf({ nodeName }: Pick<Config, "nodeName">): string {
