@@ -16,6 +16,7 @@
 
 #include "csum.h"
 #include "parse.h"
+#include "translate.h"
 
 #define ENCAP_LEN (OUTER_LEN - ETH_HLEN)
 #define ENCAP_FLAGS (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | \
@@ -75,11 +76,12 @@ enum change {
 
 /* Sends an inner packet to a remote host: outer header on, TTL one less unless it is bridged. */
 static __always_inline enum change encapsulate(struct __sk_buff *skb, struct packet *pkt, struct host *host,
-					       const struct pod *pod, port_t outer_port)
+					       const struct pod *pod, const struct flow *flow, __u32 flags)
 {
 	struct {
 		struct outer outer;
 		__u8 head[sizeof(pkt->head)];
+		struct ends ends;
 	} out;
 	struct iphdr *ip = &out.outer.ip;
 	__u16 len = bpf_ntohs(pkt->head.tot_len) + ENCAP_LEN;
@@ -109,66 +111,90 @@ static __always_inline enum change encapsulate(struct __sk_buff *skb, struct pac
 	ip->tot_len = bpf_htons(len);
 	ip->id = bpf_htons(__sync_fetch_and_add(&host->ip_id, segments ? segments : 1));
 	ip->check = ~csum_fold((__u64)sum + bpf_htons(tos) + ip->tot_len + ip->id);
-	out.outer.udp.source = outer_port;
+	out.outer.udp.source = flow->egress.outer_port;
 	out.outer.udp.len = bpf_htons(len - sizeof(*ip));
 
 	if (!(host->tunnel_flags & TUNNEL_BRIDGED))
 		decrease_ttl(pkt);
 	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));
-	return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN + sizeof(out.head), 0) ? CHANGE_BROKEN : CHANGE_DONE;
+	if (!(flags & VERDICT_TRANSLATED))
+		return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN + sizeof(out.head), 0) ? CHANGE_BROKEN : CHANGE_DONE;
+	translate_ends(&out.ends, flow, 0);
+	return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN + sizeof(out.head) + sizeof(out.ends), 0) ||
+	       translate_checksum(skb, INNER_OFFSET + sizeof(struct iphdr), pkt->key.proto, flow->address_sum,
+				  flow->port_sum) ? CHANGE_BROKEN : CHANGE_DONE;
 }
 
-/* Hands a packet to a pod as its router does: their MAC addresses, TTL one less. */
-static __always_inline int readdress(struct __sk_buff *skb, struct packet *pkt, const struct pod *pod)
+/* What a pod's frame begins with. */
+struct frame {
+	__u8 macs[2 * ETH_ALEN];
+	__be16 proto;
+	__u8 head[sizeof(((struct packet *)0)->head)];
+	struct ends ends;
+} __attribute__((packed));
+
+/* Hands a packet to a pod, between the MAC addresses that are in `frame` already. */
+static __always_inline enum change frame_write(struct __sk_buff *skb, struct frame *frame, const struct packet *pkt,
+				       const struct flow *flow, __u32 flags)
 {
-	struct {
-		__u8 macs[12];
-		__be16 proto;
-		__u8 head[sizeof(pkt->head)];
-	} __attribute__((packed)) out;
+	struct ends ends;
+
+	frame->proto = bpf_htons(ETH_P_IP);
+	__builtin_memcpy(frame->head, &pkt->head, sizeof(frame->head));
+	if (!(flags & VERDICT_TRANSLATED))
+		return bpf_skb_store_bytes(skb, 0, frame, __builtin_offsetof(struct frame, ends), 0) ? CHANGE_REFUSED :
+													CHANGE_DONE;
+	translate_ends(&ends, flow, 1);
+	frame->ends = ends;
+	if (bpf_skb_store_bytes(skb, 0, frame, sizeof(*frame), 0))
+		return CHANGE_REFUSED;
+	return translate_checksum(skb, ETH_HLEN + sizeof(struct iphdr), pkt->key.proto, flow->address_sum,
+				  flow->port_sum) ? CHANGE_BROKEN : CHANGE_DONE;
+}
+
+/* As its router does: their MAC addresses, TTL one less. */
+static __always_inline enum change readdress(struct __sk_buff *skb, struct packet *pkt, const struct pod *pod,
+				     const struct flow *flow, __u32 flags)
+{
+	struct frame out;
 
 	__builtin_memcpy(out.macs, pod->macs, sizeof(out.macs));
-	out.proto = bpf_htons(ETH_P_IP);
 	decrease_ttl(pkt);
-	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));
-	return bpf_skb_store_bytes(skb, 0, &out, sizeof(out), 0);
+	return frame_write(skb, &out, pkt, flow, flags);
 }
 
-/* Likewise as a bridge does, from a remote pod. */
-static __always_inline int readdress_bridged(struct __sk_buff *skb, struct packet *pkt, const struct pod *pod,
-					     const struct host *host)
+/* Likewise as a bridge does, from the pod with the MAC address `source`. */
+static __always_inline enum change readdress_bridged(struct __sk_buff *skb, const struct packet *pkt,
+						     const struct pod *pod, const __u8 *source,
+						     const struct flow *flow, __u32 flags)
 {
-	const struct outer *template = (const void *)host->template;
-	struct {
-		__u8 dest[6], source[6];
-		__be16 proto;
-		__u8 head[sizeof(pkt->head)];
-	} __attribute__((packed)) out;
+	struct frame out;
 
-	__builtin_memcpy(out.dest, pod->macs, sizeof(out.dest));
-	__builtin_memcpy(out.source, template->inner_eth.h_dest, sizeof(out.source));
-	out.proto = bpf_htons(ETH_P_IP);
-	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));
-	return bpf_skb_store_bytes(skb, 0, &out, sizeof(out), 0);
+	__builtin_memcpy(out.macs, pod->macs, ETH_ALEN);
+	__builtin_memcpy(out.macs + ETH_ALEN, source, ETH_ALEN);
+	return frame_write(skb, &out, pkt, flow, flags);
 }
 
 /*
  * Delivers an encapsulated packet to a pod: outer header off, inner one on.
  * The state of checksums that the NIC verified goes one level down, as
- * udp_tunnel and vxlan do. `bridged`: not routed, but bridged from `host`. (One
- * argument, or NULL, would be less to say, but Linux 6.1 loses sight of such a
- * pointer when the compiler asks for the condition again.)
+ * udp_tunnel and vxlan do. What is not routed, but bridged, is from `host`.
+ * (NULL for what is not looked at would be less to say, but Linux 6.1 loses
+ * sight of such a pointer when the compiler asks for the condition again.)
  */
 static __always_inline enum change decapsulate(struct __sk_buff *skb, struct packet *pkt, const struct pod *pod,
-					       const struct host *host, int bridged)
+					       const struct host *host, const struct flow *flow, __u32 flags)
 {
-	int failed;
+	const struct outer *template = (const void *)host->template;
+	enum change change;
 
 	if (bpf_skb_adjust_room(skb, -ENCAP_LEN, BPF_ADJ_ROOM_MAC, DECAP_FLAGS))
 		return CHANGE_REFUSED;
 	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
-	failed = bridged ? readdress_bridged(skb, pkt, pod, host) : readdress(skb, pkt, pod);
-	return failed ? CHANGE_BROKEN : CHANGE_DONE;
+	change = flags & VERDICT_BRIDGED ?
+		 readdress_bridged(skb, pkt, pod, template->inner_eth.h_dest, flow, flags) :
+		 readdress(skb, pkt, pod, flow, flags);
+	return change ? CHANGE_BROKEN : CHANGE_DONE;
 }
 
 #endif

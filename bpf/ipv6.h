@@ -49,16 +49,16 @@ static __always_inline int egress_local6(struct __sk_buff *skb, struct packet6 *
 					 struct flow6 *flow)
 {
 	const struct pod *target = found->target;
+	enum change change = CHANGE_DONE;
 	__u32 bytes = skb->len;
-	int failed = 0;
 
 	if (!(found->flags & VERDICT_BRIDGED))
-		failed = readdress6(skb, pkt, target);
-	else if (is_bridged_to6(pkt, flow))
-		failed = bpf_skb_store_bytes(skb, 0, target->macs, ETH_ALEN, 0);
-	if (failed)
+		change = readdress6(skb, pkt, target, flow, found->flags);
+	else if (found->flags & VERDICT_TRANSLATED)
+		change = readdress_bridged6(skb, pkt, target, found->pod->macs, flow, found->flags);
+	if (change == CHANGE_REFUSED)
 		return pass(skb, DIRECTION_EGRESS, REASON_REFUSED);
-	if (found->flags & VERDICT_TRANSLATED && translate6(skb, ETH_HLEN, flow, pkt->key.proto, 1)) {
+	if (change == CHANGE_BROKEN) {
 		count(DIRECTION_EGRESS, REASON_DROP, bytes);
 		return DROP;
 	}
@@ -100,7 +100,7 @@ __noinline int egress6(struct __sk_buff *skb, struct control *ctl)
 	if (found.target)
 		return egress_local6(skb, &pkt, &found, flow);
 
-	switch (encapsulate6(skb, &pkt, found.host, found.pod, flow->egress.outer_port)) {
+	switch (encapsulate6(skb, &pkt, found.host, found.pod, flow, found.flags)) {
 	case CHANGE_REFUSED:
 		return pass(skb, direction, REASON_REFUSED);
 	case CHANGE_BROKEN:
@@ -108,10 +108,6 @@ __noinline int egress6(struct __sk_buff *skb, struct control *ctl)
 		return DROP;
 	case CHANGE_DONE:
 		break;
-	}
-	if (found.flags & VERDICT_TRANSLATED && translate6(skb, INNER_OFFSET, flow, pkt.key.proto, 0)) {
-		count(direction, REASON_DROP, bytes);
-		return DROP;
 	}
 	count_hit(skb, found.flow, direction, bytes);
 	return bpf_redirect(found.host->uplink, 0);
@@ -153,7 +149,7 @@ __noinline int ingress6(struct __sk_buff *skb, struct control *ctl)
 	if (reason || !flow)
 		return miss6(skb, ctl, &pkt, &found, direction, reason);
 
-	switch (decapsulate6(skb, &pkt, found.pod, found.host, found.flags & VERDICT_BRIDGED, &renamed)) {
+	switch (decapsulate6(skb, &pkt, found.pod, found.host, flow, found.flags, &renamed)) {
 	case CHANGE_REFUSED:
 		return pass(skb, direction, REASON_REFUSED);
 	case CHANGE_BROKEN:
@@ -161,10 +157,6 @@ __noinline int ingress6(struct __sk_buff *skb, struct control *ctl)
 		return DROP;
 	case CHANGE_DONE:
 		break;
-	}
-	if (found.flags & VERDICT_TRANSLATED && translate6(skb, ETH_HLEN, flow, pkt.key.proto, 1)) {
-		count(direction, REASON_DROP, bytes);
-		return DROP;
 	}
 	count_hit(skb, found.flow, direction, bytes);
 	return renamed ? deliver(skb, found.pod) : bpf_redirect(found.pod->veth, 0);

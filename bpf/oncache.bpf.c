@@ -248,27 +248,26 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct pod *pod)
 	return bpf_redirect_peer(pod->veth, 0);
 }
 
-/* To another pod of this host. */
-static __noinline int egress_local(struct __sk_buff *skb, struct packet *pkt, struct flow *flow, const struct pod *target)
+/* From one pod of this host to another. */
+static __noinline int egress_local(struct __sk_buff *skb, struct packet *pkt, struct flow *flow, const struct pod *pod,
+				   const struct pod *target)
 {
+	enum change change = CHANGE_DONE;
 	__u32 bytes, flags;
-	int failed = 0;
 
-	if (!skb || !pkt || !flow || !target)
+	if (!skb || !pkt || !flow || !pod || !target)
 		return NEXT;
 	bytes = skb->len;
 	flags = flow->egress.flags;
 	if (flags & VERDICT_TRANSLATED)
 		translate_head(pkt, flow);
 	if (!(flags & VERDICT_BRIDGED))
-		failed = readdress(skb, pkt, target);
+		change = readdress(skb, pkt, target, flow, flags);
 	else if (flags & VERDICT_TRANSLATED)
-		failed = bpf_skb_store_bytes(skb, ETH_HLEN, &pkt->head, sizeof(pkt->head), 0) ||
-			 (is_bridged_to(pkt, flow) && bpf_skb_store_bytes(skb, 0, target->macs, ETH_ALEN, 0));
-	/* Nothing was written yet: a packet whose headers cannot be. */
-	if (failed)
+		change = readdress_bridged(skb, pkt, target, pod->macs, flow, flags);
+	if (change == CHANGE_REFUSED)
 		return pass(skb, DIRECTION_EGRESS, REASON_REFUSED);
-	if (flags & VERDICT_TRANSLATED && translate(skb, ETH_HLEN, flow, pkt->key.proto, 1)) {
+	if (change == CHANGE_BROKEN) {
 		count(DIRECTION_EGRESS, REASON_DROP, bytes);
 		return DROP;
 	}
@@ -309,11 +308,11 @@ int egress(struct __sk_buff *skb)
 	if (reason)
 		return miss(skb, ctl, &pkt, &found, direction, reason);
 	if (found.target)
-		return egress_local(skb, &pkt, found.flow, found.target);
+		return egress_local(skb, &pkt, found.flow, found.pod, found.target);
 
 	if (found.flags & VERDICT_TRANSLATED)
 		translate_head(&pkt, found.flow);
-	switch (encapsulate(skb, &pkt, found.host, found.pod, found.flow->egress.outer_port)) {
+	switch (encapsulate(skb, &pkt, found.host, found.pod, found.flow, found.flags)) {
 	case CHANGE_REFUSED:
 		return pass(skb, direction, REASON_REFUSED);
 	case CHANGE_BROKEN:
@@ -321,10 +320,6 @@ int egress(struct __sk_buff *skb)
 		return DROP;
 	case CHANGE_DONE:
 		break;
-	}
-	if (found.flags & VERDICT_TRANSLATED && translate(skb, INNER_OFFSET, found.flow, pkt.key.proto, 0)) {
-		count(direction, REASON_DROP, bytes);
-		return DROP;
 	}
 	count_hit(skb, found.flow, direction, bytes);
 	return bpf_redirect(found.host->uplink, 0);
@@ -586,7 +581,7 @@ int ingress(struct __sk_buff *skb)
 
 	if (found.flags & VERDICT_TRANSLATED)
 		translate_head(&pkt, found.flow);
-	switch (decapsulate(skb, &pkt, found.pod, found.host, found.flags & VERDICT_BRIDGED)) {
+	switch (decapsulate(skb, &pkt, found.pod, found.host, found.flow, found.flags)) {
 	case CHANGE_REFUSED:
 		return pass(skb, direction, REASON_REFUSED);
 	case CHANGE_BROKEN:
@@ -594,10 +589,6 @@ int ingress(struct __sk_buff *skb)
 		return DROP;
 	case CHANGE_DONE:
 		break;
-	}
-	if (found.flags & VERDICT_TRANSLATED && translate(skb, ETH_HLEN, found.flow, pkt.key.proto, 1)) {
-		count(direction, REASON_DROP, bytes);
-		return DROP;
 	}
 	count_hit(skb, found.flow, direction, bytes);
 	return deliver(skb, found.pod);

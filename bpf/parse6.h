@@ -28,6 +28,7 @@ struct packet6 {
 		__be16 payload_len;
 		__u8 nexthdr, hop_limit;
 	} head;
+	__u16 sum;	/* one's complement sum of `head` as it came */
 	__u8 tcp_flags;
 	__u32 size;	/* of the largest IPv6 packet on the wire, bytes: a GSO packet's segments */
 };
@@ -131,6 +132,7 @@ static __always_inline enum reason parse_ipv6(struct __sk_buff *skb, __u32 offse
 	pkt->key.remote_port = direction == DIRECTION_EGRESS ? dest : source;
 	*(__u32 *)&pkt->key.proto = bpf_htole32(ip->nexthdr);	/* and the padding */
 	__builtin_memcpy(&pkt->head, ip, sizeof(pkt->head));
+	pkt->sum = csum_fold((__u64)((__u32 *)ip)[0] + ((__u32 *)ip)[1]);
 	pkt->size = skb->gso_size ? sizeof(*ip) + l4_len + skb->gso_size : sizeof(*ip) + payload_len;
 	return reason;
 }

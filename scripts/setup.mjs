@@ -36,6 +36,7 @@ const PACKAGES = {
 	openssl: "a certificate for the tests' API server",
 	iperf3: "stream traffic",
 	sockperf: "request/response traffic",
+	qperf: "the same over IPv6",
 	"nginx-light": "web server of the application benchmark",
 	"apache2-utils": "ab, its client",
 	"openvswitch-switch": "the switch of the lab's Antrea",

@@ -1,4 +1,5 @@
 // A measurement from beginning to end: worlds, scenarios, interleaved rounds, and what comes out.
+import { UnsupportedLabError } from "../lab/error.js";
 import { BenchError } from "./error.js";
 import { type GrowthPoint, measureGrowth } from "./growth.js";
 import { type AgentCost, measureIdle } from "./idle.js";
@@ -7,7 +8,7 @@ import { chooseCpus, describeMachine, type Machine } from "./machine.js";
 import { measureScenario, type ScenarioResult } from "./measure.js";
 import { ping } from "./ping.js";
 import { AGENT_SCENARIO, GROWTH_SCENARIO, SCENARIOS, type Scenario } from "./scenario.js";
-import { openWorlds, type WORLD_NAMES, type WorldName, type Worlds } from "./worlds.js";
+import { type LabName, openWorlds, type WORLD_NAMES, type World, type WorldName, type Worlds } from "./worlds.js";
 
 export interface BenchOptions {
 	/** The labs are called after it. */
@@ -22,6 +23,8 @@ export interface BenchOptions {
 	flows: number;
 	/** A configuration file for the agents. */
 	agentConfig?: string | undefined;
+	/** Directory of another build, which is measured beside this one where the lab is the usual one. */
+	baseline?: string | undefined;
 }
 
 export interface BenchHooks {
@@ -30,7 +33,8 @@ export interface BenchHooks {
 	progress: (text: string) => void;
 	onPing?: (meanMs: PingTimes) => void;
 	onScenario?: (result: ScenarioResult) => void;
-	/** Everything is measured and still up. */
+	onSkipped?: (skipped: Skipped) => void;
+	/** Everything in these worlds is measured, and they are still up. */
 	beforeClose?: (result: BenchResult, worlds: Worlds) => Promise<void>;
 }
 
@@ -43,13 +47,23 @@ export interface BenchResult {
 	options: BenchOptions;
 	machine: Machine;
 	cpus: { one: number; two: [client: number, server: number] };
-	pingMs: PingTimes;
+	/** null where the usual lab was not needed. */
+	pingMs: PingTimes | null;
 	scenarios: ScenarioResult[];
+	skipped: Skipped[];
 	agents: AgentCost[] | null;
 	growth: GrowthPoint[] | null;
 }
 
+export interface Skipped {
+	/** Of scenarios. */
+	names: string[];
+	/** What this kernel lacks. */
+	why: string;
+}
+
 const IDLE_SECONDS = 10;
+const USUAL: LabName = "flannel";
 
 /** Leaves nothing behind, whatever happens. */
 export async function runBench(options: BenchOptions, hooks: BenchHooks): Promise<BenchResult> {
@@ -67,27 +81,40 @@ export async function runBench(options: BenchOptions, hooks: BenchHooks): Promis
 	const lock = openLock();
 	try {
 		const machine = await describeMachine(signal);
-		const worlds = await openWorlds({ ...options, signal, progress });
-		try {
-			const cpus = chooseCpus();
-			const pingMs = await pingAll(worlds, signal);
-			hooks.onPing?.(pingMs);
-			const measure = { ...options, cpus, signal, progress: withShare(progress, runsOf(chosen, options.rounds)) };
-			const scenarios: ScenarioResult[] = [];
-			for (const scenario of chosen) {
-				const result = await measureScenario(scenario, worlds, measure);
-				scenarios.push(result);
-				hooks.onScenario?.(result);
+		const result: BenchResult = {
+			...{ startedAt, options, machine, cpus: chooseCpus(), pingMs: null },
+			...{ scenarios: [], skipped: [], agents: null, growth: null },
+		};
+		const steps = withShare(progress, runsOf(chosen, options.rounds));
+		for (const [lab, scenarios] of byLab(chosen, hasAgents)) {
+			const own = { ...options, lab, baseline: lab === USUAL ? options.baseline : undefined };
+			const worlds = await openWorlds({ ...own, signal, progress }).catch((error) => {
+				if (!(error instanceof UnsupportedLabError)) throw error;
+				const skipped = { names: scenarios.map(({ name }) => name), why: error.message };
+				result.skipped.push(skipped);
+				hooks.onSkipped?.(skipped);
+			});
+			if (worlds === undefined) continue;
+			try {
+				if (lab === USUAL) {
+					result.pingMs = await pingAll(worlds, signal);
+					hooks.onPing?.(result.pingMs);
+				}
+				const measure = { ...options, cpus: result.cpus, signal, progress: steps };
+				for (const scenario of scenarios) {
+					const measured = await measureScenario(scenario, worlds, measure);
+					result.scenarios.push(measured);
+					hooks.onScenario?.(measured);
+				}
+				if (lab === USUAL && hasAgents) result.agents = await idle(worlds, hooks);
+				await hooks.beforeClose?.(result, worlds);
+			} finally {
+				progress("removing the labs");
+				await worlds.close();
 			}
-			const agents = hasAgents ? await idle(worlds, hooks) : null;
-			const growth = hasGrowth ? growthOf(options, hooks) : null;
-			const result = { startedAt, options, machine, cpus, pingMs, scenarios, agents, growth };
-			await hooks.beforeClose?.(result, worlds);
-			return result;
-		} finally {
-			progress("removing the labs");
-			await worlds.close();
 		}
+		if (hasGrowth) result.growth = growthOf(options, hooks);
+		return result;
 	} catch (error) {
 		// Whatever failed because it was interrupted.
 		signal.throwIfAborted();
@@ -97,19 +124,33 @@ export async function runBench(options: BenchOptions, hooks: BenchHooks): Promis
 	}
 }
 
-/** Without the worlds that are not wanted, and those that have none left. */
-function chosenScenarios({ scenarios, worlds }: BenchOptions): Scenario[] {
+/** Without the worlds that are not wanted, and those that have none left; with the other build, if there is one. */
+function chosenScenarios({ scenarios, worlds, baseline }: BenchOptions): Scenario[] {
+	const worldsOf = (scenario: Scenario): WorldName[] => [
+		...scenario.worlds.filter((name) => worlds.includes(name === "direct" ? "oncache" : name)),
+		...(baseline !== undefined && hasBaseline(scenario) ? (["baseline"] as const) : []),
+	];
 	return SCENARIOS.filter(({ name }) => scenarios.includes(name))
-		.map((scenario) => ({
-			...scenario,
-			worlds: scenario.worlds.filter((name) => worlds.includes(name === "direct" ? "oncache" : name)),
-		}))
+		.map((scenario) => ({ ...scenario, worlds: worldsOf(scenario) }))
 		.filter((scenario) => scenario.worlds.length > 0);
 }
 
-/** Each scenario counts BPF time in one more run. */
+/** An earlier build may know one kind of traffic only. */
+function hasBaseline({ lab, destination, untracked }: Scenario): boolean {
+	return lab === USUAL && destination === "pod" && !untracked;
+}
+
+/** In the order of the scenarios; the agents are looked at in the usual one. */
+function byLab(scenarios: readonly Scenario[], hasAgents: boolean): Map<LabName, Scenario[]> {
+	const labs = new Map<LabName, Scenario[]>(hasAgents ? [[USUAL, []]] : []);
+	for (const scenario of scenarios) labs.set(scenario.lab, [...(labs.get(scenario.lab) ?? []), scenario]);
+	return labs;
+}
+
+/** Each scenario counts BPF time in one more run, or in one per round and build. */
 function runsOf(scenarios: readonly Scenario[], rounds: number): number {
-	return scenarios.reduce((sum, { worlds }) => sum + worlds.length * rounds + 1, 0);
+	const counting = ({ worlds }: Scenario): number => (worlds.includes("baseline") ? 2 * rounds : 1);
+	return scenarios.reduce((sum, scenario) => sum + scenario.worlds.length * rounds + counting(scenario), 0);
 }
 
 /** Says before each step how much is done. */
@@ -119,7 +160,7 @@ function withShare(progress: BenchHooks["progress"], steps: number): BenchHooks[
 }
 
 async function pingAll(worlds: Worlds, signal: AbortSignal): Promise<PingTimes> {
-	const one = ({ client, server }: Worlds[WorldName]): Promise<number> => ping(client, server, signal);
+	const one = ({ client, server }: World): Promise<number> => ping(client, server, signal);
 	return { host: await one(worlds.host), overlay: await one(worlds.overlay), oncache: await one(worlds.oncache) };
 }
 

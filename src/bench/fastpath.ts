@@ -49,6 +49,14 @@ export interface BpfPass extends BpfCost {
 	packets: Counts;
 }
 
+/** Several passes as if they were one. */
+export function sumPasses(passes: readonly BpfPass[]): BpfPass {
+	const of = (field: "runs" | "ns", name: ProgramName): number =>
+		passes.reduce((sum, { programs }) => sum + programs[name][field], 0);
+	const after = PROGRAMS.map((name) => ({ name, runs: of("runs", name), ns: of("ns", name) }));
+	return { ...bpfCost([], after), packets: sumCounts(passes.map(({ packets }) => packets)) };
+}
+
 /** Lets the kernel count while `work` runs. */
 export async function measureBpf(agents: readonly WorldAgent[], work: () => Promise<unknown>): Promise<BpfPass> {
 	const stats = openRunTimeStats();

@@ -15,6 +15,15 @@ test("isListening() finds a socket that waits for peers", () => {
 	assert.equal(isListening(UDP, "192.0.2.2", 20001, "udp"), true);
 });
 
+const TCP6 = `  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: B80D0120000000000000000001000000:4E21 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 1
+`;
+
+test("isListening() reads IPv6 addresses as the kernel prints them", () => {
+	assert.equal(isListening(TCP6, "2001:db8::1", 20001, "tcp"), true);
+	assert.equal(isListening(TCP6, "2001:db8::2", 20001, "tcp"), false);
+});
+
 test("isListening() takes neither a connection nor another address for one", () => {
 	assert.equal(isListening(TCP, "192.0.2.2", 20002, "tcp"), false);
 	assert.equal(isListening(TCP, "192.0.2.1", 20001, "tcp"), false);

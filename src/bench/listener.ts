@@ -2,7 +2,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { isIPv6 } from "node:net";
 import { setTimeout } from "node:timers/promises";
+import { encodeIp, parseIp } from "../net/ip.js";
 import { BenchError } from "./error.js";
 
 export interface ListenerOptions {
@@ -53,7 +55,7 @@ export class Listener {
 
 	async #listens({ argv, ip, port, protocol, signal }: ListenerOptions): Promise<void> {
 		const deadline = performance.now() + LISTEN_LIMIT_MS;
-		while (!isListening(this.#sockets(protocol), ip, port, protocol)) {
+		while (!isListening(this.#sockets(protocol, ip), ip, port, protocol)) {
 			signal.throwIfAborted();
 			const why = this.#hasEnded()
 				? `it ended: ${await this.#lastWords()}`
@@ -66,9 +68,9 @@ export class Listener {
 	}
 
 	/** The sockets of the network namespace that the process is in. */
-	#sockets(protocol: string): string {
+	#sockets(protocol: string, ip: string): string {
 		try {
-			return readFileSync(`/proc/${this.#child.pid}/net/${protocol}`, "utf8");
+			return readFileSync(`/proc/${this.#child.pid}/net/${protocol}${isIPv6(ip) ? "6" : ""}`, "utf8");
 		} catch {
 			return ""; // it has just ended
 		}
@@ -97,11 +99,12 @@ export class Listener {
 
 const LISTENING = { tcp: "0A", udp: "07" } as const;
 
-/** Whether /proc/net/tcp or udp shows a socket that waits for peers at this address. */
+/** Whether /proc/net/tcp or udp (tcp6, udp6) shows a socket that waits for peers at this address. */
 export function isListening(sockets: string, ip: string, port: number, protocol: "tcp" | "udp"): boolean {
-	// The kernel prints the address as a number in host byte order: little endian where ONCache runs.
-	const bytes = ip.split(".").reverse().map(Number);
-	const local = `${bytes.map(hex(2)).join("")}:${hex(4)(port)}`;
+	// The kernel prints addresses as 32-bit numbers in host byte order: little endian where ONCache runs.
+	const bytes = [...encodeIp(parseIp(ip))];
+	const words = Array.from({ length: bytes.length / 4 }, (_, i) => bytes.slice(4 * i, 4 * i + 4).reverse());
+	const local = `${words.flat().map(hex(2)).join("")}:${hex(4)(port)}`;
 	return sockets.split("\n").some((line) => {
 		const [, address, , state] = line.trim().split(/\s+/);
 		return address === local && state === LISTENING[protocol];

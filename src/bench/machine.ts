@@ -15,6 +15,7 @@ export interface Machine {
 
 const VERSIONS: Record<string, readonly string[]> = {
 	sockperf: ["sockperf", "--version"],
+	qperf: ["qperf", "--version"],
 	iperf3: ["iperf3", "--version"],
 	nginx: ["nginx", "-v"],
 	ab: ["ab", "-V"],

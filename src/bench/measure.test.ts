@@ -25,7 +25,7 @@ test("rotated() lets every world come first in turn", () => {
 });
 
 test("summariseRuns() compares within rounds", () => {
-	const { worlds } = summariseRuns(scenario, runs([99, 99]), null);
+	const { worlds } = summariseRuns(scenario, runs([99, 99]), {});
 	assert.deepEqual(worlds.oncache?.toHost?.rounds, [0.9, 0.9]);
 	assert.deepEqual(worlds.oncache?.toOverlay?.rounds, [1.8, 2.25]);
 	assert.equal(worlds.host?.toHost, null);
@@ -34,8 +34,8 @@ test("summariseRuns() compares within rounds", () => {
 });
 
 test("a run with one round under 95 % on the fast path is not called ONCache", () => {
-	assert.equal(summariseRuns(scenario, runs([95, 100]), null).isOncache, true);
-	assert.equal(summariseRuns(scenario, runs([94, 100]), null).isOncache, false);
+	assert.equal(summariseRuns(scenario, runs([95, 100]), {}).isOncache, true);
+	assert.equal(summariseRuns(scenario, runs([94, 100]), {}).isOncache, false);
 });
 
 test("BPF time that was counted over packets of the fallback is not called ONCache's", () => {
@@ -43,13 +43,13 @@ test("BPF time that was counted over packets of the fallback is not called ONCac
 		...bpfCost([], []),
 		packets: { fast, fallback: { sample: 100 - fast } },
 	});
-	assert.equal(summariseRuns(scenario, runs([100, 100]), bpf(95)).isOncache, true);
-	assert.equal(summariseRuns(scenario, runs([100, 100]), bpf(94)).isOncache, false);
+	assert.equal(summariseRuns(scenario, runs([100, 100]), { oncache: [bpf(95)] }).isOncache, true);
+	assert.equal(summariseRuns(scenario, runs([100, 100]), { oncache: [bpf(94)] }).isOncache, false);
 });
 
 test("what was measured without ONCache is not refused", () => {
 	const { oncache: _, ...others } = runs([]);
-	const result = summariseRuns({ ...scenario, worlds: ["host", "overlay"] }, others, null);
+	const result = summariseRuns({ ...scenario, worlds: ["host", "overlay"] }, others, {});
 	assert.equal(result.isOncache, true);
 	assert.deepEqual(result.worlds.host?.toOverlay?.rounds, [2, 2.5]);
 });
@@ -57,11 +57,27 @@ test("what was measured without ONCache is not refused", () => {
 test("a run in which no packet was counted is not called ONCache", () => {
 	const silent = runs([0, 0]);
 	for (const run of silent.oncache ?? []) run.packets = { fast: 0, fallback: {} };
-	assert.equal(summariseRuns(scenario, silent, null).isOncache, false);
+	assert.equal(summariseRuns(scenario, silent, {}).isOncache, false);
 });
 
 test("a scenario that is about the fallback reports its share only", () => {
-	const { isOncache, worlds } = summariseRuns({ ...scenario, fastPath: "reported" }, runs([0, 0]), null);
+	const { isOncache, worlds } = summariseRuns({ ...scenario, fastPath: "reported" }, runs([0, 0]), {});
 	assert.equal(isOncache, true);
 	assert.equal(worlds.oncache?.fastShare, 0);
+});
+
+test("two builds are compared within rounds, by rate and by ns per packet", () => {
+	const pass = (ns: number): BpfPass => ({
+		...bpfCost([], [{ name: "egress", runs: 10, ns: 10 * ns }]),
+		packets: { fast: 100, fallback: {} },
+	});
+	const baseline = [100, 150].map((value) => ({ value, unit, packets: { fast: 1, fallback: {} } }) as const);
+	const { worlds, bpf, bpfToBaseline } = summariseRuns(
+		{ ...scenario, worlds: ["baseline", "oncache"] },
+		{ baseline: [...baseline], oncache: runs([100, 100]).oncache ?? [] },
+		{ oncache: [pass(800), pass(900)], baseline: [pass(800), pass(1000)] },
+	);
+	assert.deepEqual(worlds.oncache?.toBaseline?.rounds, [0.9, 1.2]);
+	assert.deepEqual(bpfToBaseline?.ratio.rounds, [1, 0.9]);
+	assert.equal(bpf?.nsPerPacket, 850);
 });

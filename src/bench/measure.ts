@@ -1,8 +1,9 @@
 // One scenario: all its worlds in every round, in rotating order, so that what drifts hits all alike.
 import type { Counts } from "../agent/api.js";
 import { removeServices } from "../lab/services.js";
-import { reach } from "./destination.js";
-import { type BpfPass, countPackets, countsBetween, fastShare, measureBpf, sumCounts } from "./fastpath.js";
+import { openService, reach } from "./destination.js";
+import { BenchError } from "./error.js";
+import { type BpfPass, countPackets, countsBetween, fastShare, measureBpf, sumCounts, sumPasses } from "./fastpath.js";
 import type { Scenario } from "./scenario.js";
 import { pairedRatio, type Ratio, type Summary, summarise } from "./statistics.js";
 import { openUntracked, UNTRACKED_PORTS } from "./untracked.js";
@@ -26,6 +27,7 @@ export interface WorldResult {
 	toOverlay: Ratio | null;
 	toHost: Ratio | null;
 	toDirect: Ratio | null;
+	toBaseline: Ratio | null;
 	/** Fast path and fallback by reason, per round; null where no agent runs. */
 	packets: Counts[] | null;
 	/** Over all rounds. */
@@ -39,8 +41,17 @@ export interface ScenarioResult {
 	worlds: Partial<Record<WorldName, WorldResult>>;
 	/** False: too many packets of a run took the fallback, so these are not ONCache's numbers. */
 	isOncache: boolean;
-	/** From a pass of its own, in which the kernel counts; null where ONCache is not measured. */
+	/** From passes of its own, in which the kernel counts; null where ONCache is not measured. */
 	bpf: BpfPass | null;
+	/** Such passes of both builds, one of each per round; null without a baseline. */
+	bpfToBaseline: BpfComparison | null;
+}
+
+export interface BpfComparison {
+	oncache: BpfPass[];
+	baseline: BpfPass[];
+	/** Of ns per packet. */
+	ratio: Ratio;
 }
 
 /** Below it a run is not called ONCache. */
@@ -54,32 +65,64 @@ export async function measureScenario(
 	const hosts = [...worlds.overlay.hosts, ...worlds.oncache.hosts];
 	const netns = hosts.map((host) => host.netns);
 	const untracked = scenario.untracked ? await openUntracked(netns, options.signal) : undefined;
+	const isService = scenario.destination === "service";
+	// A Service has one port; otherwise every run has another one, so that no state of an earlier run is met again.
+	const service = isService ? nextPort(false) : undefined;
+	const portOf = (): number => service ?? nextPort(scenario.untracked);
 	try {
-		const runs = await interleave(scenario, worlds, options);
-		return summariseRuns(scenario, runs, await countBpf(scenario, worlds.oncache, options));
+		if (service !== undefined) for (const world of [worlds.overlay, worlds.oncache]) await openService(world, service);
+		const runs = await interleave(scenario, worlds, options, portOf);
+		return summariseRuns(scenario, runs, await countBpf(scenario, worlds, options, portOf));
 	} finally {
 		await untracked?.close();
-		if (scenario.destination === "service") for (const host of hosts) await removeServices(host);
+		if (isService) for (const host of hosts) await removeServices(host);
 	}
 }
 
-async function countBpf(scenario: Scenario, oncache: World, options: MeasureOptions): Promise<BpfPass | null> {
-	if (!scenario.worlds.includes("oncache")) return null;
-	options.progress(`${scenario.title}: counting what the programs take`);
-	return measureBpf(oncache.agents, () => measureOnce(scenario, oncache, options));
+/** With a baseline as often as there are rounds, in turn: single figures differ by more than the builds do. */
+async function countBpf(
+	scenario: Scenario,
+	worlds: Worlds,
+	options: MeasureOptions,
+	portOf: () => number,
+): Promise<Passes> {
+	const counted = scenario.worlds.filter((name) => name === "oncache" || name === "baseline");
+	const rounds = counted.includes("baseline") ? options.rounds : 1;
+	const passes: Passes = {};
+	for (let round = 0; round < rounds; round++)
+		for (const name of rotated(counted, round)) {
+			options.progress(`${scenario.title}: counting what the programs take, ${TITLES[name]}`);
+			const world = worldOf(worlds, name);
+			const pass = await measureBpf(world.agents, () => measureOnce(scenario, world, options, portOf()));
+			passes[name] = [...(passes[name] ?? []), pass];
+		}
+	return passes;
+}
+
+function worldOf(worlds: Worlds, name: WorldName): World {
+	const world = worlds[name];
+	if (world === undefined) throw new BenchError(`Cannot measure the world "${name}": it is not up`);
+	return world;
 }
 
 export interface WorldRun extends Measurement {
 	packets: Counts | null;
 }
 export type Runs = Partial<Record<WorldName, WorldRun[]>>;
+export type Passes = Partial<Record<WorldName, BpfPass[]>>;
 
-async function interleave(scenario: Scenario, worlds: Worlds, options: MeasureOptions): Promise<Runs> {
+async function interleave(
+	scenario: Scenario,
+	worlds: Worlds,
+	options: MeasureOptions,
+	portOf: () => number,
+): Promise<Runs> {
 	const runs: Runs = {};
 	for (let round = 0; round < options.rounds; round++)
 		for (const name of rotated(scenario.worlds, round)) {
 			options.progress(`${scenario.title}: round ${round + 1} of ${options.rounds}, ${TITLES[name]}`);
-			runs[name] = [...(runs[name] ?? []), await measureWithPackets(scenario, worlds[name], options)];
+			const run = await measureWithPackets(scenario, worldOf(worlds, name), options, portOf());
+			runs[name] = [...(runs[name] ?? []), run];
 		}
 	return runs;
 }
@@ -89,6 +132,7 @@ export const TITLES: Record<WorldName, string> = {
 	overlay: "overlay",
 	oncache: "ONCache",
 	direct: "ONCache, pod's address",
+	baseline: "ONCache, other build",
 };
 
 export function rotated<Item>(items: readonly Item[], by: number): Item[] {
@@ -96,19 +140,22 @@ export function rotated<Item>(items: readonly Item[], by: number): Item[] {
 	return [...items.slice(at), ...items.slice(0, at)];
 }
 
-async function measureWithPackets(scenario: Scenario, world: World, options: MeasureOptions): Promise<WorldRun> {
-	if (world.agents.length === 0) return { ...(await measureOnce(scenario, world, options)), packets: null };
+async function measureWithPackets(
+	scenario: Scenario,
+	world: World,
+	options: MeasureOptions,
+	port: number,
+): Promise<WorldRun> {
+	if (world.agents.length === 0) return { ...(await measureOnce(scenario, world, options, port)), packets: null };
 	const before = await countPackets(world.agents);
-	const measurement = await measureOnce(scenario, world, options);
+	const measurement = await measureOnce(scenario, world, options, port);
 	return { ...measurement, packets: countsBetween(before, await countPackets(world.agents)) };
 }
 
-async function measureOnce(scenario: Scenario, world: World, options: MeasureOptions): Promise<Measurement> {
+function measureOnce(scenario: Scenario, world: World, options: MeasureOptions, port: number): Promise<Measurement> {
 	const { one, two } = options.cpus;
 	const cpus = scenario.cpus === "one" ? { client: one, server: one } : { client: two[0], server: two[1] };
-	const port = nextPort(scenario.untracked);
-	const ends = await reach(scenario.destination, world, port);
-	return scenario.workload({ ...options, ...ends, client: world.client, cpus, port });
+	return scenario.workload({ ...options, ...reach(scenario.destination, world, scenario.family), cpus, port });
 }
 
 const TRACKED_PORTS = { first: 20000, last: 29999 };
@@ -119,7 +166,7 @@ function nextPort(untracked: boolean): number {
 	return first + (used++ % (last - first + 1));
 }
 
-export function summariseRuns(scenario: Scenario, runs: Runs, bpf: BpfPass | null): ScenarioResult {
+export function summariseRuns(scenario: Scenario, runs: Runs, passes: Passes): ScenarioResult {
 	const values = (name: WorldName): number[] | undefined => runs[name]?.map(({ value }) => value);
 	const worlds = Object.fromEntries(
 		scenario.worlds.map((name) => {
@@ -136,12 +183,14 @@ export function summariseRuns(scenario: Scenario, runs: Runs, bpf: BpfPass | nul
 				toOverlay: to("overlay"),
 				toHost: to("host"),
 				toDirect: to("direct"),
+				toBaseline: to("baseline"),
 				packets: hasPackets ? packets : null,
 				fastShare: hasPackets ? fastShare(sumCounts(packets)) : null,
 			};
 			return [name, result];
 		}),
 	) as ScenarioResult["worlds"];
+	const bpf = passes.oncache === undefined ? null : sumPasses(passes.oncache);
 	return {
 		name: scenario.name,
 		title: scenario.title,
@@ -149,7 +198,14 @@ export function summariseRuns(scenario: Scenario, runs: Runs, bpf: BpfPass | nul
 		worlds,
 		isOncache: scenario.fastPath === "reported" || sharesOf({ worlds, bpf }).every((share) => share >= FAST_SHARE_MIN),
 		bpf,
+		bpfToBaseline: comparePasses(passes),
 	};
+}
+
+function comparePasses({ oncache, baseline }: Passes): BpfComparison | null {
+	if (oncache === undefined || baseline === undefined) return null;
+	const ns = (passes: readonly BpfPass[]): number[] => passes.map(({ nsPerPacket }) => nsPerPacket);
+	return { oncache, baseline, ratio: pairedRatio(ns(oncache), ns(baseline)) };
 }
 
 /**

@@ -1,10 +1,12 @@
 // What can be measured, as a table. One line more here is one scenario more everywhere.
+import type { Family } from "../lab/topology.js";
 import { connectRequestResponse } from "./connect.js";
 import type { Destination } from "./destination.js";
+import { requestResponse6 } from "./qperf.js";
 import { requestResponse } from "./request-response.js";
 import { stream } from "./stream.js";
 import type { Workload } from "./workload.js";
-import { WORLD_NAMES, type WorldName } from "./worlds.js";
+import { type LabName, WORLD_NAMES, type WorldName } from "./worlds.js";
 
 export interface Scenario {
 	name: string;
@@ -13,6 +15,9 @@ export interface Scenario {
 	/** "one": both ends share a CPU, which makes it a measure of work. */
 	cpus: "one" | "two";
 	destination: Destination;
+	/** Where it happens. */
+	lab: LabName;
+	family: Family;
 	worlds: readonly WorldName[];
 	/** "required": a run with too many packets on the fallback is not ONCache. "reported": it is the point of it. */
 	fastPath: "required" | "reported";
@@ -20,8 +25,19 @@ export interface Scenario {
 	untracked: boolean;
 }
 
-const cached = { destination: "pod", worlds: WORLD_NAMES, fastPath: "required", untracked: false } as const;
+const cached = {
+	destination: "pod",
+	lab: "flannel",
+	family: 4,
+	worlds: WORLD_NAMES,
+	fastPath: "required",
+	untracked: false,
+} as const;
 const service = { ...cached, destination: "service", worlds: ["overlay", "direct", "oncache"] } as const;
+const ipv6 = { ...cached, lab: "dual", family: 6 } as const;
+const geneve = { ...cached, lab: "geneve" } as const;
+const antrea = { ...cached, lab: "antrea", worlds: ["overlay", "oncache"] } as const;
+const userspace = { ...antrea, lab: "ovs-userspace", fastPath: "reported" } as const;
 const neighbour = { ...cached, destination: "neighbour", worlds: ["overlay", "oncache"] } as const;
 const missing = { ...cached, worlds: ["overlay", "oncache"], fastPath: "reported", untracked: true } as const;
 
@@ -65,6 +81,50 @@ export const SCENARIOS: readonly Scenario[] = [
 		workload: stream("tcp"),
 		cpus: "two",
 		...neighbour,
+	},
+	{
+		name: "tcp-rr-ipv6",
+		title: "TCP request/response over IPv6",
+		workload: requestResponse6("tcp"),
+		cpus: "one",
+		...ipv6,
+	},
+	{
+		name: "udp-rr-ipv6",
+		title: "UDP request/response over IPv6",
+		workload: requestResponse6("udp"),
+		cpus: "one",
+		...ipv6,
+	},
+	{ name: "tcp-stream-ipv6", title: "TCP stream over IPv6", workload: stream("tcp"), cpus: "two", ...ipv6 },
+	{
+		name: "tcp-rr-geneve",
+		title: "TCP request/response over Geneve",
+		workload: requestResponse("tcp"),
+		cpus: "one",
+		...geneve,
+	},
+	{
+		name: "udp-rr-geneve",
+		title: "UDP request/response over Geneve",
+		workload: requestResponse("udp"),
+		cpus: "one",
+		...geneve,
+	},
+	{ name: "tcp-stream-geneve", title: "TCP stream over Geneve", workload: stream("tcp"), cpus: "two", ...geneve },
+	{
+		name: "tcp-rr-antrea",
+		title: "TCP request/response over Open vSwitch",
+		workload: requestResponse("tcp"),
+		cpus: "one",
+		...antrea,
+	},
+	{
+		name: "tcp-rr-ovs-userspace",
+		title: "TCP request/response over Open vSwitch in user space, which is left alone",
+		workload: requestResponse("tcp"),
+		cpus: "one",
+		...userspace,
 	},
 	{
 		name: "tcp-rr-miss",

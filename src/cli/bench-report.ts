@@ -2,12 +2,20 @@
 import { type BpfCost, fastShare, sumCounts } from "../bench/fastpath.js";
 import type { GrowthPoint } from "../bench/growth.js";
 import type { AgentCost } from "../bench/idle.js";
-import { FAST_SHARE_MIN, type ScenarioResult, sharesOf, TITLES, type WorldResult } from "../bench/measure.js";
+import {
+	type BpfComparison,
+	FAST_SHARE_MIN,
+	type ScenarioResult,
+	sharesOf,
+	TITLES,
+	type WorldResult,
+} from "../bench/measure.js";
 import { median, type Ratio } from "../bench/statistics.js";
 import type { Unit } from "../bench/workload.js";
 import type { WorldName } from "../bench/worlds.js";
 import {
 	bar,
+	type Column,
 	formatBitRate,
 	formatBytes,
 	formatCount,
@@ -20,10 +28,13 @@ import {
 
 const BAR_WIDTH = 40;
 const ROUNDS_FOR_INTERVAL = 3;
-const COLOURS = { host: "dim", overlay: "yellow", oncache: "green", direct: "green" } as const satisfies Record<
-	WorldName,
-	string
->;
+const COLOURS = {
+	host: "dim",
+	overlay: "yellow",
+	oncache: "green",
+	direct: "green",
+	baseline: "yellow",
+} as const satisfies Record<WorldName, string>;
 
 type Row = [name: WorldName, world: WorldResult];
 
@@ -37,15 +48,8 @@ export function scenarioText(result: ScenarioResult, paint: Paint): string {
 			{ title: "MEDIAN", text: ([, { summary }]) => formatValue(summary.median, result.unit), align: "right" },
 			{ title: "SPREAD", text: ([, { summary }]) => formatShare(summary.spread), align: "right" },
 			{ title: "TO OVERLAY", text: ([, { toOverlay }]) => formatInterval(toOverlay), align: "right" },
-			...(result.worlds.direct === undefined
-				? []
-				: [
-						{
-							title: "TO DIRECT",
-							text: ([, { toDirect }]: Row) => formatInterval(toDirect),
-							align: "right" as const,
-						},
-					]),
+			...(result.worlds.direct === undefined ? [] : [ratioColumn("TO DIRECT", ({ toDirect }) => toDirect)]),
+			...(result.worlds.baseline === undefined ? [] : [ratioColumn("TO OTHER BUILD", ({ toBaseline }) => toBaseline)]),
 			{ title: "TO HOST", text: ([, { toHost }]) => formatInterval(toHost), align: "right" },
 			{
 				title: "FAST PATH",
@@ -55,10 +59,15 @@ export function scenarioText(result: ScenarioResult, paint: Paint): string {
 		]),
 	];
 	if (result.bpf !== null) lines.push(bpfText(result.bpf));
+	if (result.bpfToBaseline !== null) lines.push(comparisonText(result.bpfToBaseline));
 	const fallback = fallbackText(result);
 	if (fallback !== undefined) lines.push(fallback);
 	if (!result.isOncache) lines.push(paint("red", refusal(result)));
 	return lines.join("\n");
+}
+
+function ratioColumn(title: string, ratioOf: (world: WorldResult) => Ratio | null): Column<Row> {
+	return { title, text: ([, world]) => formatInterval(ratioOf(world)), align: "right" };
 }
 
 function rowsOf({ worlds }: ScenarioResult): Row[] {
@@ -99,6 +108,14 @@ function bpfText({ programs, nsPerPacket }: BpfCost): string {
 	});
 	const sum = Number.isFinite(nsPerPacket) ? `${Math.round(nsPerPacket)} ns` : "-";
 	return `BPF per packet, pod to pod: ${sum} = ${each.join(", ")}`;
+}
+
+function comparisonText({ oncache, baseline, ratio }: BpfComparison): string {
+	const ns = (passes: readonly BpfCost[]): string => `${Math.round(median(passes.map((pass) => pass.nsPerPacket)))} ns`;
+	return (
+		`BPF per packet, in ${oncache.length} turns: ${ns(oncache)}, other build ${ns(baseline)}: ` +
+		`${ratio.median.toFixed(3)} (${ratio.low.toFixed(3)}-${ratio.high.toFixed(3)}) of it`
+	);
 }
 
 function formatInterval(ratio: Ratio | null): string {

@@ -1,11 +1,12 @@
 // `oncache bench`: host network, plain overlay and ONCache, in interleaved rounds.
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { type BenchResult, runBench } from "../bench/bench.js";
 import { SCENARIO_NAMES } from "../bench/scenario.js";
-import { WORLD_NAMES, type WorldName } from "../bench/worlds.js";
+import { programOf, WORLD_NAMES, type WorldName } from "../bench/worlds.js";
 import { agentsText, growthText, LEGEND, scenarioText } from "./bench-report.js";
-import { Failure } from "./errors.js";
+import { Failure, UsageError } from "./errors.js";
 import { painter, progress } from "./output.js";
 import type { CommandContext } from "./program.js";
 import { programVersion } from "./version.js";
@@ -18,6 +19,7 @@ interface Options {
 	flows: number;
 	json?: string;
 	agentConfig?: string;
+	baseline?: string;
 }
 
 export function benchCommand({ signal }: CommandContext): Command {
@@ -37,6 +39,7 @@ export function benchCommand({ signal }: CommandContext): Command {
 		.option("--seconds <n>", "length of one measurement", from1to(3600), 2)
 		.option("--flows <n>", "parallel flows of the streams", from1to(128), 1)
 		.option("--agent-config <file>", "configuration file of the agents")
+		.option("--baseline <dir>", "compare with another build: a checkout of the project in which it was built")
 		.option("--json <file>", "write the raw data of every round")
 		.addHelpText(
 			"after",
@@ -45,9 +48,12 @@ Ends with exit code 1 when less than 95 % of the packets of a run took the fast 
 
 Examples:
   oncache bench
-  oncache bench --scenarios tcp-rr,udp-rr --rounds 9 --json result.json`,
+  oncache bench --scenarios tcp-rr,udp-rr --rounds 9 --json result.json
+  oncache bench --scenarios tcp-rr,udp-rr --rounds 9 --baseline ../oncache-before
+  npm run compare -- v0.1.0        builds that revision aside, and does the same`,
 		)
-		.action(async ({ scenarios, worlds, rounds, seconds, flows, agentConfig, json }: Options) => {
+		.action(async ({ json, ...options }: Options) => {
+			checkBaseline(options);
 			const paint = painter(process.stdout);
 			const line = progress();
 			const say = (text: string): void => {
@@ -55,8 +61,12 @@ Examples:
 				console.log(`${text}\n`);
 			};
 			const result = await runBench(
-				{ name: "bench", scenarios, worlds, rounds, seconds, flows, agentConfig },
-				{ signal, progress: line.update, onScenario: (scenario) => say(scenarioText(scenario, paint)) },
+				{ name: "bench", ...options },
+				{
+					...{ signal, progress: line.update },
+					onScenario: (scenario) => say(scenarioText(scenario, paint)),
+					onSkipped: ({ names, why }) => say(`Skipped ${names.join(", ")}: ${why}`),
+				},
 			).finally(() => line.done());
 			if (result.agents !== null) say(agentsText(result.agents, paint));
 			if (result.growth !== null) say(growthText(result.growth, paint));
@@ -64,6 +74,20 @@ Examples:
 			if (json !== undefined) writeRaw(json, result);
 			requireOncache(result);
 		});
+}
+
+/** @throws UsageError */
+function checkBaseline({ baseline, worlds }: Options): void {
+	if (baseline === undefined) return;
+	if (!worlds.includes("oncache"))
+		throw new UsageError('Option --baseline compares with world "oncache": name it in --worlds too');
+	const missing = [programOf(baseline), join(baseline, "dist"), join(baseline, "bpf/oncache.bpf.o")].find(
+		(path) => !existsSync(path),
+	);
+	if (missing !== undefined)
+		throw new UsageError(
+			`"${baseline}" is not a build of ONCache: there is no "${missing}"; run "npm ci && npm run build" there`,
+		);
 }
 
 export function from1to(high: number): (text: string) => number {

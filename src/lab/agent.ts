@@ -31,6 +31,8 @@ export async function startAgent(
 	options: {
 		args?: readonly string[];
 		wrapper?: readonly string[];
+		/** Another build's bin/oncache. */
+		program?: string | undefined;
 		/** To become ready: attaching to many pods takes the kernel its time. */
 		limitMs?: number;
 		signal?: AbortSignal | undefined;
@@ -40,7 +42,7 @@ export async function startAgent(
 	const log = host.socket.replace(/\.sock$/, ".log");
 	const [file = "", ...args] = inNetns(host.netns, [
 		...(options.wrapper ?? []),
-		ONCACHE,
+		options.program ?? ONCACHE,
 		"agent",
 		"--socket",
 		host.socket,

@@ -1,6 +1,7 @@
 // Sets a lab up: namespaces, cables, pods, overlay, rules, as a CNI and kube-proxy would. Real devices, real routes.
 import { setTimeout } from "node:timers/promises";
 import { CommandError, inNetns, run } from "./command.js";
+import { UnsupportedLabError } from "./error.js";
 import { deviceLines, fdbEntries, peerLines } from "./overlay.js";
 import { patiently } from "./patience.js";
 import { hostLines, hostSysctls, netkitLines, netkitPeerLines, podLines, podWires } from "./pods.js";
@@ -124,6 +125,6 @@ function explained(error: CommandError, lines: string[]): Error {
 	if (line === undefined) return error;
 	const [, kind] = / type (\w+)/.exec(line) ?? [];
 	if (/Unknown device type/.test(error.finished.stderr))
-		return new Error(`Cannot make a ${kind} device: this kernel has none ("ip ${line}")`);
+		return new UnsupportedLabError(`Cannot make a ${kind} device: this kernel has none ("ip ${line}")`);
 	return new Error(`Cannot build the lab: "ip ${line}": ${error.message}`);
 }

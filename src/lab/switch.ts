@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import { FIRST_POD_PORT, GATEWAY_PORT, numbered, pipeline, TABLES, TUNNEL_PORT } from "./antrea.js";
 import { type Finished, inNetns, run } from "./command.js";
+import { UnsupportedLabError } from "./error.js";
 import {
 	GATEWAY,
 	GLOBAL_MAC,
@@ -115,7 +116,9 @@ async function loadModule(signal?: AbortSignal): Promise<void> {
 			() => {},
 		);
 	if (!existsSync("/sys/module/openvswitch"))
-		throw new Error('Cannot make an Open vSwitch of datapath "system": this kernel has none (module openvswitch)');
+		throw new UnsupportedLabError(
+			'Cannot make an Open vSwitch of datapath "system": this kernel has none (module openvswitch)',
+		);
 	const uptime = (): number => Number.parseFloat(readFileSync("/proc/uptime", "utf8"));
 	while (uptime() < MODULE_UPTIME_S) await setTimeout(POLL_MS, undefined, { signal });
 }

@@ -22,9 +22,9 @@ const PLANTS: Plant[] = [
 	{
 		bug: "the TTL stays as it is",
 		file: "bpf/encap.h",
-		line: "	decrease_ttl(pkt);\n	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));\n	return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN",
+		line: "		decrease_ttl(pkt);\n	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));\n	if (!(flags & VERDICT_TRANSLATED))",
 		instead:
-			"	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));\n	return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN",
+			"		(void)pkt;\n	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));\n	if (!(flags & VERDICT_TRANSLATED))",
 		noticedBy: proof("differential", 200),
 	},
 	{
@@ -44,7 +44,7 @@ const PLANTS: Plant[] = [
 	{
 		bug: "one outer source port for all flows",
 		file: "bpf/encap.h",
-		line: "	out.outer.udp.source = outer_port;",
+		line: "	out.outer.udp.source = flow->egress.outer_port;",
 		instead: "	out.outer.udp.source = bpf_htons(50000);",
 		noticedBy: proof("differential", 200),
 	},
@@ -93,9 +93,16 @@ const PLANTS: Plant[] = [
 	{
 		bug: "a Service's port is translated, and the checksum is not",
 		file: "bpf/translate.h",
-		line: "	if (flow->port_sum && bpf_l4_csum_replace(",
-		instead: "	if (0 && bpf_l4_csum_replace(",
+		line: "	return port_sum ? bpf_l4_csum_replace(skb, check, 0, port_sum, zero_is_none) : 0;",
+		instead: "	return 0;",
 		noticedBy: proof("differential", 300),
+	},
+	{
+		bug: "more than the ends of a Service's IPv6 flow is written",
+		file: "bpf/encap6.h",
+		line: "&out, OUTER_LEN + sizeof(out.head) + sizeof(out.ends), 0)",
+		instead: "&out, sizeof(out), 0)",
+		noticedBy: ["test/kernel/ipv6-local.test.js"],
 	},
 	{
 		bug: "a packet may use the key that its Service's flow has on the wire",
@@ -219,8 +226,8 @@ const PLANTS: Plant[] = [
 	{
 		bug: "an agent that cannot set the sysctl accelerates all the same",
 		file: "dist/src/agent/reconciler.js",
-		line: "blocked === undefined ? desired : NOTHING",
-		instead: "desired",
+		line: "blocked === undefined ? { ...desired, veths } : NOTHING",
+		instead: "{ ...desired, veths }",
 		noticedBy: ["test/e2e/lifecycle.test.js", "--test-name-pattern=sysctl"],
 	},
 	{
