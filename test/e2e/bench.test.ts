@@ -9,7 +9,8 @@ import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { BenchResult } from "../../src/bench/bench.js";
 
-const ONCACHE = fileURLToPath(new URL("../../../bin/oncache", import.meta.url));
+const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
+const ONCACHE = join(ROOT, "bin/oncache");
 const SHORT = ["--rounds", "1", "--seconds", "1"];
 const dir = mkdtempSync(join(tmpdir(), "oncache-bench-test-"));
 after(() => rmSync(dir, { recursive: true }));
@@ -92,6 +93,28 @@ test("bench measures the three worlds, proves the fast path and leaves nothing b
 	assert.equal(statisticsAreOn(), false);
 });
 
+test("bench compares with another build, goes over IPv6 and a Service, and skips what this kernel lacks", async () => {
+	const file = join(dir, "kinds.json");
+	const scenarios = ["udp-rr", "tcp-rr-service", "udp-rr-ipv6", "tcp-rr-antrea"];
+	const options = ["--scenarios", scenarios.join(","), "--baseline", ROOT, "--json", file];
+	const { code, stdout, stderr } = await run("bench", ...SHORT, ...options);
+	assert.equal(code, 0, stderr);
+	const { scenarios: measured, skipped } = JSON.parse(readFileSync(file, "utf8")) as BenchResult;
+	const seen = [...measured.map(({ name }) => name), ...skipped.flatMap(({ names }) => names)];
+	assert.deepEqual(seen.toSorted(), scenarios.toSorted());
+	for (const { names, why } of skipped) {
+		assert.match(why, /this kernel has none/);
+		assert.ok(stdout.includes(`Skipped ${names.join(", ")}: ${why}`));
+	}
+	const [rr, service, ipv6] = measured;
+	assert.ok((rr?.worlds.oncache?.toBaseline?.median ?? 0) > 0, "not compared with the other build");
+	assert.ok((rr?.bpfToBaseline?.ratio.median ?? 0) > 0, "its programs were not counted");
+	assert.ok((service?.worlds.oncache?.toDirect?.median ?? 0) > 0);
+	assert.equal(service?.worlds.baseline, undefined);
+	assert.deepEqual(Object.keys(ipv6?.worlds ?? {}), ["host", "overlay", "oncache"]);
+	assert.deepEqual(leftovers("bench"), []);
+});
+
 test("bench measures only the worlds that are wanted, without agents when ONCache is not one of them", async () => {
 	const file = join(dir, "worlds.json");
 	const chosen = ["--scenarios", "tcp-rr,agent", "--worlds", "host,overlay"];
@@ -136,13 +159,16 @@ test("Ctrl-C in the middle of a measurement leaves nothing behind; meanwhile nob
 	assert.deepEqual(leftovers("bench"), []);
 });
 
-test("bench says which scenarios there are, and refuses odd numbers", async () => {
+test("bench says which scenarios there are, and refuses odd numbers and builds", async () => {
 	const unknown = await run("bench", "--scenarios", "tcp-rr,warp");
 	assert.equal(unknown.code, 2);
 	assert.match(unknown.stderr, /Unknown scenario "warp"\. Allowed: tcp-rr, udp-rr, /);
 	const none = await run("bench", "--rounds", "0");
 	assert.equal(none.code, 2);
 	assert.match(none.stderr, /Allowed: a whole number from 1 to 1000/);
+	const build = await run("bench", "--baseline", dir);
+	assert.equal(build.code, 2);
+	assert.match(build.stderr, /is not a build of ONCache: there is no ".*bin\/oncache"/);
 });
 
 test("demo shows tables and bars, stays up with --keep until Ctrl-C, and leaves nothing behind", async () => {
