@@ -123,6 +123,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 		},
 		readSwitch: () => switchWatch.state,
 		readOptedOut: () => kubernetes?.cluster.localOptedOut() ?? new Map(),
+		announcedVeth: (ip) => attachments.vethOf(ip),
 		precondition: () => {
 			switchWatch.lookForOne();
 			return prepareFallback(datapath, markMode, log);

@@ -55,6 +55,12 @@ export class Attachments {
 		return this.#podsByAddress.get(ip) ?? null;
 	}
 
+	/** ifindex of the device that leads to an address. O(pods). */
+	vethOf(ip: string): number | undefined {
+		for (const { addresses, veth } of this.#known.values()) if (addresses.includes(ip)) return veth;
+		return undefined;
+	}
+
 	/** Resolves when the pod's device is attached, or it is known why it is not. */
 	async add(request: CniRequest): Promise<CniAnswer> {
 		return this.#counted("adds", async () => {

@@ -58,6 +58,8 @@ export interface ReconcilerOptions {
 	choice: Omit<Choice, "optedOut">;
 	/** This host's pods that are opted out, by address. */
 	readOptedOut: () => ReadonlyMap<string, PodName>;
+	/** ifindex of the veth of a pod's address, where the CNI plugin has said it. */
+	announcedVeth: (ip: string) => number | undefined;
 	/** What is known of the host's switch now. */
 	readSwitch: () => Switch | undefined;
 	/** Called before each round. @returns why nothing may be accelerated now; undefined when it may */
@@ -283,12 +285,13 @@ export class Reconciler {
 	async #look(): Promise<boolean> {
 		if (this.#isStopped) return true;
 		const started = performance.now();
-		const { datapath, kind, choice, readOptedOut, precondition, onAction } = this.#options;
+		const { datapath, kind, choice, readOptedOut, announcedVeth, precondition, onAction } = this.#options;
 		const blocked = precondition();
 		const snapshot = takeSnapshot(this.#rtnetlink, this.#options.readSwitch());
 		const optedOut = this.#optedOut.find(
 			readOptedOut(),
 			() => new Forwarding(this.#rtnetlink, snapshot.links, snapshot.switch?.remotes),
+			announcedVeth,
 		);
 		const desired = this.#settled(this.#withoutLeaving(desiredState(snapshot, { ...choice, optedOut })));
 		const urgent = new Set(this.#urgent);

@@ -1,5 +1,6 @@
 // What of the API's objects matters here, small enough to be kept for a whole cluster. Pure.
 import { createHash } from "node:crypto";
+import { isIP } from "node:net";
 import { z } from "zod";
 
 /** Annotation or label of a pod or namespace. */
@@ -75,7 +76,7 @@ export function readPod(object: unknown): PodRecord {
 	return {
 		...named(metadata),
 		node: spec.nodeName,
-		ips: isOver || spec.hostNetwork ? [] : ips,
+		ips: isOver || spec.hostNetwork ? [] : ips.filter((ip) => isIP(ip) !== 0),
 		accelerate: wishOf(metadata),
 		labels: digest(metadata.labels),
 	};
@@ -88,7 +89,10 @@ export function readNamespace(object: unknown): NamespaceRecord {
 
 export function readNode(object: unknown): NodeRecord {
 	const { metadata, status } = nodeSchema.parse(object);
-	const ips = (status?.addresses ?? []).filter(({ type }) => type.endsWith("IP")).map(({ address }) => address);
+	const ips = (status?.addresses ?? [])
+		.filter(({ type }) => type.endsWith("IP"))
+		.map(({ address }) => address)
+		.filter((ip) => isIP(ip) !== 0);
 	return { ...named(metadata), ips: [...new Set(ips)] };
 }
 
