@@ -64,9 +64,13 @@ async function get(
 	await connection.applyToHTTPSOptions(options);
 	const { request } = url.protocol === "https:" ? https : http;
 	return new Promise((resolve, reject) => {
-		const asked = request(url, { ...options, signal }, resolve).on("error", reject);
-		// Of the socket: also while the answer arrives.
-		asked.setTimeout(idleMs, () => asked.destroy(new Error(`nothing was heard for ${idleMs} ms`)));
+		let response: http.IncomingMessage | undefined;
+		const asked = request(url, { ...options, signal }, (answered) => {
+			response = answered;
+			resolve(answered);
+		}).on("error", reject);
+		// Of the socket: also while the answer arrives, whose reader is to hear why it ends.
+		asked.setTimeout(idleMs, () => (response ?? asked).destroy(new Error(`nothing was heard for ${idleMs} ms`)));
 		asked.end();
 	});
 }

@@ -25,9 +25,10 @@ describe("readPod()", () => {
 	});
 
 	test("what is no address is nobody's", () =>
-		assert.deepEqual(readPod(pod({ podIPs: [{ ip: "x" }, { ip: "10.0.0.999" }, { ip: "10.0.0.3" }] })).ips, [
-			"10.0.0.3",
-		]));
+		assert.deepEqual(
+			readPod(pod({ podIPs: [{ ip: "x" }, { ip: "10.0.0.999" }, { ip: "fe80::1%eth0" }, { ip: "10.0.0.3" }] })).ips,
+			["10.0.0.3"],
+		));
 
 	test("the annotation counts before the label, and only true and false count", () => {
 		const key = "oncache.io/accelerate";

@@ -76,7 +76,7 @@ export function readPod(object: unknown): PodRecord {
 	return {
 		...named(metadata),
 		node: spec.nodeName,
-		ips: isOver || spec.hostNetwork ? [] : ips.filter((ip) => isIP(ip) !== 0),
+		ips: isOver || spec.hostNetwork ? [] : ips.filter((ip) => isAddress(ip)),
 		accelerate: wishOf(metadata),
 		labels: digest(metadata.labels),
 	};
@@ -92,7 +92,7 @@ export function readNode(object: unknown): NodeRecord {
 	const ips = (status?.addresses ?? [])
 		.filter(({ type }) => type.endsWith("IP"))
 		.map(({ address }) => address)
-		.filter((ip) => isIP(ip) !== 0);
+		.filter((ip) => isAddress(ip));
 	return { ...named(metadata), ips: [...new Set(ips)] };
 }
 
@@ -110,4 +110,9 @@ function wishOf({ annotations, labels }: Metadata): boolean | null {
 function digest(labels: Metadata["labels"]): string {
 	const sorted = Object.entries(labels ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
 	return createHash("sha1").update(JSON.stringify(sorted)).digest("base64").slice(0, 12);
+}
+
+/** A pod's or node's: not of one link only. */
+function isAddress(text: string): boolean {
+	return isIP(text) !== 0 && !text.includes("%");
 }

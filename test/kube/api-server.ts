@@ -57,6 +57,8 @@ export interface Faults {
 	delayMs: number;
 	/** Of lists: something that is no JSON, or no list. */
 	listBody: string | undefined;
+	/** Lists end in the middle, and the connection stays open. */
+	listStalls: boolean;
 	/** A "continue" is not known any more. */
 	continueExpired: boolean;
 	/** Resources that nobody may read. */
@@ -73,6 +75,7 @@ export class ApiServer {
 		isFrozen: false,
 		delayMs: 0,
 		listBody: undefined,
+		listStalls: false,
 		continueExpired: false,
 		forbidden: [],
 		isRefusing: false,
@@ -237,14 +240,14 @@ export class ApiServer {
 		const next = from + items.length;
 		const token = Buffer.from(JSON.stringify({ from: next, version })).toString("base64");
 		response.writeHead(200, { "content-type": "application/json" });
-		response.end(
-			JSON.stringify({
-				kind: "List",
-				apiVersion: "v1",
-				metadata: { resourceVersion: String(version), ...(next < selected.length && { continue: token }) },
-				items,
-			}),
-		);
+		const text = JSON.stringify({
+			kind: "List",
+			apiVersion: "v1",
+			metadata: { resourceVersion: String(version), ...(next < selected.length && { continue: token }) },
+			items,
+		});
+		if (this.faults.listStalls) response.write(text.slice(0, text.length / 2));
+		else response.end(text);
 	}
 
 	#watch(

@@ -162,13 +162,18 @@ describe("connections", () => {
 			assert.equal(api.askedFor(PODS).lists.length, 1);
 		}));
 
-	test("a list that stops in the middle is given up", () =>
-		inCluster({ prepare: (api) => api.set({ isFrozen: true }) }, async ({ api, view, health }) => {
-			await eventually("it is noticed", () => /nothing was heard/.test(health.get("pods")?.problem ?? ""));
-			api.faults.isFrozen = false;
-			api.put("pods", pod("default/a", { ip: "10.244.1.2" }));
-			await eventually("a is known", () => view.podAt("10.244.1.2") !== null);
-		}));
+	for (const [what, faults] of [
+		["does not begin", { isFrozen: true }],
+		["stops in the middle", { listStalls: true }],
+	] as const)
+		test(`a list that ${what} is given up`, () =>
+			inCluster({ prepare: (api) => api.set(faults) }, async ({ api, view, health }) => {
+				const problem = (): string => health.get("pods")?.problem ?? "";
+				await eventually("it is noticed", () => /nothing was heard/.test(problem()), problem);
+				api.set({ isFrozen: false, listStalls: false });
+				api.put("pods", pod("default/a", { ip: "10.244.1.2" }));
+				await eventually("a is known", () => view.podAt("10.244.1.2") !== null);
+			}));
 
 	test("a slow server is waited for", () =>
 		inCluster({ prepare: (api) => api.set({ delayMs: 100 }) }, async (watched) => {
