@@ -128,7 +128,7 @@ export class Attachments {
 		// A DEL may come late: the device that had the name then, or the number, may be another pod's now.
 		if (veth !== undefined && ![...this.#known.values()].some((other) => other.veth === veth)) {
 			for (const pod of datapath.pods()) if (pod.veth === veth) addresses.add(formatIp(pod.ip));
-			await reconciler.release(veth);
+			reconciler.release(veth);
 		}
 		let evicted = 0;
 		for (const pod of addresses) {

@@ -33,7 +33,8 @@ export async function buildStatus(sources: StatusSources): Promise<Status> {
 	const isAttached = (ifindex: number): boolean => attachments.filter((at) => at.ifindex === ifindex).length === 2;
 	const learned = addressesByVeth(datapath?.pods() ?? []);
 	const pods = desired.veths.map(({ link, why, excluded, optedOut }): PodStatus & { excluded: boolean } => {
-		const attached = isAttached(link.ifindex);
+		// The programs on the device of a pod that is being removed go with it.
+		const attached = isAttached(link.ifindex) && (why === null || agent === undefined);
 		return {
 			veth: link.name,
 			ip: learned.get(link.ifindex)?.[0] ?? null,

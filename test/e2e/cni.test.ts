@@ -140,6 +140,7 @@ describe("every version", () => {
 		assert.equal(await call("GC", { "cni.dev/valid-attachments": [] }), "");
 		assert.equal(await attachments(), 2, "other networks' attachments stay");
 		assert.equal(await usableFlows(world.h1, pod.ip), 0);
+		assert.equal((await podStatus(world.h1, pod.veth))?.attached, true, "it is in the other network still");
 		for (const each of [first, pod]) await runtime.del(network([bridge(world.h1), oncache(world.h1)]), each);
 		assert.equal(await attachments(), 0);
 	});
@@ -214,7 +215,7 @@ describe("a pod goes", () => {
 		assert.ok((await usableFlows(world.h1, pod.ip)) > 0);
 		await runtime.delLast(list(), pod);
 		assert.equal(await usableFlows(world.h1, pod.ip), 0);
-		assert.equal((await podStatus(world.h1, pod.veth))?.attached, false);
+		await eventually("status says so", async () => (await podStatus(world.h1, pod.veth))?.attached === false);
 		assert.equal((await statusOf(world.h1)).state, "accelerating");
 		assert.equal(await pingFromAfar(pod, 10), 20);
 		await runtime.del(list(), pod);
