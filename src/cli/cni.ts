@@ -35,6 +35,7 @@ interface InstallOptions extends Directories {
 	copyNode?: boolean;
 	hostBinDir?: string;
 	watch?: boolean;
+	pluginOnly?: boolean;
 }
 
 export function cniCommand({ signal }: CommandContext): Command {
@@ -48,6 +49,7 @@ export function cniCommand({ signal }: CommandContext): Command {
 		)
 		.option("--copy-node", "copy the Node that runs this beside the plugin, for nodes that have none")
 		.option("--host-bin-dir <dir>", "--bin-dir as the node sees it, where this runs in a container")
+		.option("--plugin-only", "copy the plugin, and leave the configuration to an agent with cni: true")
 		.option("--watch", "stay, and add it again whenever the CNI writes its configuration anew")
 		.addHelpText(
 			"after",
@@ -95,7 +97,8 @@ function withDirectories(command: Command): Command {
 }
 
 async function install(options: InstallOptions, signal: AbortSignal): Promise<void> {
-	const { confDir, binDir, socket, watch, json } = options;
+	const { confDir, binDir, socket, watch, pluginOnly, json } = options;
+	if (watch && pluginOnly) throw new UsageError("Use one of --watch and --plugin-only");
 	if (options.node !== undefined && options.copyNode) throw new UsageError("Use one of --node and --copy-node");
 	for (const [flag, path] of Object.entries({ socket, node: options.node, "host-bin-dir": options.hostBinDir }))
 		if (path !== undefined && !path.startsWith("/"))
@@ -104,12 +107,17 @@ async function install(options: InstallOptions, signal: AbortSignal): Promise<vo
 		throw new Failure(`Cannot install: there is no directory "${binDir}"; name the node's with --bin-dir`);
 	const entry: Entry = { type: "oncache-cni", ...(socket !== DEFAULT_SOCKET && { socket }), last: true };
 	// Before anything is changed.
-	if (!watch && !readNetworks(confDir).active) addPlugin(confDir, entry);
+	if (!watch && !pluginOnly && !readNetworks(confDir).active) addPlugin(confDir, entry);
 	const copied = await installProgram(options);
 	const tell = ({ file, what }: Change): void => {
 		if (json) printJson({ file, what, plugin: pluginPath(binDir), copied });
 		else console.log(what === "unchanged" ? `"${file}" has the plugin already` : `Added to "${file}"`);
 	};
+	if (pluginOnly) {
+		if (json) printJson({ file: null, what: null, plugin: pluginPath(binDir), copied });
+		else console.log(copied ? `Copied to "${pluginPath(binDir)}"` : `"${pluginPath(binDir)}" is there already`);
+		return;
+	}
 	if (!watch) return tell(addPlugin(confDir, entry));
 	followNetworks({
 		...{ confDir, binDir, entry, signal },
