@@ -9,17 +9,22 @@ const ANSWER_LIMIT_S = 5;
 
 /** @throws when the tool is missing, the switch is not there, or it refuses */
 export function askSwitch(tool: OvsTool, args: readonly string[], { runDir, input = "" }: Question): string {
-	const { status, stdout, stderr, error } = spawnSync(tool, [`--timeout=${ANSWER_LIMIT_S}`, ...args], {
+	const { status, signal, stdout, stderr, error } = spawnSync(tool, [`--timeout=${ANSWER_LIMIT_S}`, ...args], {
 		input,
 		encoding: "utf8",
 		env: environment(runDir),
 		maxBuffer: 1 << 28,
+		// Should it not even keep its own limit.
+		timeout: (ANSWER_LIMIT_S + 1) * 1000,
+		killSignal: "SIGKILL",
 	});
 	if (status === 0) return stdout;
 	const isMissing = (error as NodeJS.ErrnoException | undefined)?.code === "ENOENT";
 	const cause = isMissing
 		? `${tool} is not installed; install the package openvswitch-common or openvswitch-switch`
-		: (error?.message ?? (stderr.trim().split("\n").at(-1) || `${tool} exited with ${status}`));
+		: signal !== null
+			? `it did not answer within ${ANSWER_LIMIT_S} s`
+			: (error?.message ?? (stderr.trim().split("\n").at(-1) || `${tool} exited with ${status}`));
 	throw new Error(`Cannot ask Open vSwitch at "${runDir}": ${cause}`, { cause: error });
 }
 

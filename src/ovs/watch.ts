@@ -11,6 +11,8 @@ const COALESCE_MS = 20;
 const INTERVAL_MS = 1000;
 /** After a switch that answers has refused to be watched, or its directory is not there yet. */
 const RETRY_MS = 1000;
+/** Each question to a switch that takes it and says nothing stops the agent until its limit. */
+const SILENT_MS = 30_000;
 /** Tables whose flows come and go with connections, which they do not decide upon. */
 const LEARNED_TABLES = new Set(["SessionAffinity"]);
 
@@ -58,7 +60,8 @@ export class SwitchWatch {
 
 	/** Where nothing is known of a switch yet, nothing tells that one has come either. Cheap where there is none. */
 	lookForOne(): void {
-		if (!this.#isOver && !this.#state) this.#read();
+		const mayAsk = this.#problem === undefined || performance.now() - this.#readAt > SILENT_MS;
+		if (!this.#isOver && !this.#state && mayAsk) this.#read();
 	}
 
 	#read(): void {

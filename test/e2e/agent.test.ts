@@ -299,6 +299,21 @@ describe("doctor", () => {
 		assert.match(found?.found ?? "", /% of the packets: using the cache was switched off/);
 	});
 
+	test("names a switch that does not answer, and what that means", async () => {
+		const dir = mkdtempSync(join(tmpdir(), "oncache-ovs-"));
+		try {
+			writeFileSync(`${dir}/db.sock`, ""); // as dead as the socket of a server that was killed
+			const argv = inNetns(world.h1.netns, ["env", `OVS_RUNDIR=${dir}`, ONCACHE, "doctor", "--json"]);
+			const { stdout } = await run(argv, { anyCode: true });
+			const found = (JSON.parse(stdout) as Finding[]).find(({ what }) => what === "Open vSwitch");
+			assert.equal(found?.level, "problem");
+			assert.match(found?.found ?? "", /Cannot ask Open vSwitch at/);
+			assert.match(found?.todo ?? "", /noticed at the staleness bound/);
+		} finally {
+			rmSync(dir, { recursive: true });
+		}
+	});
+
 	test("calls a namespace without overlay a problem, exit code 1", async () => {
 		const { code, stdout } = await run(["unshare", "-n", ONCACHE, "doctor"], { anyCode: true });
 		assert.equal(code, 1);
