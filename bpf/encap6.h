@@ -34,9 +34,9 @@ static __always_inline int ecn_decapsulate6(struct packet6 *pkt, __u8 outer)
 	return 1;
 }
 
-/* As encapsulate(). */
-static __always_inline enum change encapsulate6(struct __sk_buff *skb, struct packet6 *pkt, struct host *host,
-						const struct pod *pod, const struct flow6 *flow, __u32 flags)
+/* As encapsulate(), with a stack of its own: it needs so much that egress6()'s other callees would get too little. */
+static __noinline enum change encapsulate6(struct __sk_buff *skb, struct packet6 *pkt, struct host *host,
+					   const struct pod *pod, const struct flow6 *flow)
 {
 	struct {
 		struct outer outer;
@@ -77,7 +77,7 @@ static __always_inline enum change encapsulate6(struct __sk_buff *skb, struct pa
 	if (!(host->tunnel_flags & TUNNEL_BRIDGED))
 		pkt->head.hop_limit--;
 	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));
-	if (!(flags & VERDICT_TRANSLATED))
+	if (!(flow->egress.flags & VERDICT_TRANSLATED))
 		return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN + sizeof(out.head), 0) ? CHANGE_BROKEN : CHANGE_DONE;
 	translate_ends6(&out.ends, flow, 0);
 	return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN + sizeof(out.head) + sizeof(out.ends), 0) ||

@@ -8,14 +8,36 @@
 #ifndef ONCACHE_IPV6_H
 #define ONCACHE_IPV6_H
 
-/* As miss(). */
-static __always_inline int miss6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt,
-				 const struct found *found, enum direction direction, enum reason reason)
+/* As the drafts of maps.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct packet6);
+	__uint(max_entries, 1);
+} draft_packet6 SEC(".maps");
+
+static __always_inline struct packet6 *draft_packet6_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&draft_packet6, &zero);
+}
+
+/* As miss_ask(). */
+static __always_inline enum reason miss_ask6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt,
+					     const struct found *found, enum direction direction, enum reason reason)
 {
 	reason = ask(&pressure6, flow_hash6(&pkt->key), found, direction, reason);
 	if (asks(ctl, found, direction, reason))
 		skb->mark |= settings.mark;
-	return pass(skb, direction, reason);
+	return reason;
+}
+
+/* As miss(). */
+static __always_inline int miss6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt,
+				 const struct found *found, enum direction direction, enum reason reason)
+{
+	return pass(skb, direction, miss_ask6(skb, ctl, pkt, found, direction, reason));
 }
 
 static __always_inline int is_syn_ack6(const struct packet6 *pkt)
@@ -23,9 +45,8 @@ static __always_inline int is_syn_ack6(const struct packet6 *pkt)
 	return (pkt->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) == (TCP_SYN | TCP_ACK);
 }
 
-/* As tcp_control(). */
-static __always_inline int tcp_control6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt,
-					enum direction direction)
+/* As tcp_control_ask(). */
+static __always_inline void tcp_control_ask6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt)
 {
 	if (is_syn_ack6(pkt)) {
 		if (ctl->learning)
@@ -34,6 +55,13 @@ static __always_inline int tcp_control6(struct __sk_buff *skb, const struct cont
 		filter_cache6_forget(&pkt->key);
 		backoff_reset(flow_hash6(&pkt->key), pkt->tcp_flags & (TCP_FIN | TCP_RST), bpf_jiffies64());
 	}
+}
+
+/* As tcp_control(). */
+static __always_inline int tcp_control6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt,
+					enum direction direction)
+{
+	tcp_control_ask6(skb, ctl, pkt);
 	return pass(skb, direction, REASON_TCP_FLAGS);
 }
 
@@ -45,7 +73,7 @@ static __always_inline int is_bridged_to6(const struct packet6 *pkt, const struc
 }
 
 /* As egress_local(). */
-static __always_inline int egress_local6(struct __sk_buff *skb, struct packet6 *pkt, const struct found *found,
+static __noinline int egress_local6(struct __sk_buff *skb, struct packet6 *pkt, const struct found *found,
 					 struct flow6 *flow)
 {
 	const struct pod *target = found->target;
@@ -68,39 +96,44 @@ static __always_inline int egress_local6(struct __sk_buff *skb, struct packet6 *
 	return deliver(skb, target);
 }
 
+static __noinline int egress_long6(struct __sk_buff *skb, struct packet6 *pkt, struct flow6 *flow, struct host *host,
+				   const struct pod *pod);
+
 __noinline int egress6(struct __sk_buff *skb, struct control *ctl)
 {
 	const enum direction direction = DIRECTION_EGRESS;
 	struct found found = {};
+	struct packet6 *pkt = draft_packet6_get();	/* on the stack it would leave the callees too little */
 	struct flow6 *flow;
-	struct packet6 pkt;
 	enum reason reason;
 	__u32 bytes;
 
-	if (!skb || !ctl)
+	if (!skb || !ctl || !pkt)
 		return NEXT;
 	bytes = skb->len;
 	if (settings.mark_mode == MARK_DSCP)
 		return pass(skb, direction, REASON_IPV6);
-	reason = parse_frame6(skb, direction, &pkt);
+	reason = parse_frame6(skb, direction, pkt);
 	if (reason == REASON_TCP_FLAGS)
-		return tcp_control6(skb, ctl, &pkt, direction);
+		return tcp_control6(skb, ctl, pkt, direction);
 	if (reason)
 		return pass(skb, direction, reason);
-	if (pkt.head.hop_limit <= 1)
+	if (pkt->head.hop_limit <= 1)
 		return pass(skb, direction, REASON_TTL);
 
-	flow = filter_cache6_get(&pkt.key);
+	flow = filter_cache6_get(&pkt->key);
 	reason = look_up(ctl, (struct flow *)flow, direction, &found);
 	if (!reason && flow)
-		reason = found.target ? local_check(skb, pkt.size, is_bridged_to6(&pkt, flow), &found) :
-					egress_check(skb, pkt.size, &found);
+		reason = found.target ? local_check(skb, pkt->size, is_bridged_to6(pkt, flow), &found) :
+					egress_check(skb, pkt->size, &found);
 	if (reason || !flow)
-		return miss6(skb, ctl, &pkt, &found, direction, reason);
+		return miss6(skb, ctl, pkt, &found, direction, reason);
 	if (found.target)
-		return egress_local6(skb, &pkt, &found, flow);
+		return egress_local6(skb, pkt, &found, flow);
+	if (found.host->tunnel_flags & TUNNEL_LONG)
+		return egress_long6(skb, pkt, flow, found.host, found.pod);
 
-	switch (encapsulate6(skb, &pkt, found.host, found.pod, flow, found.flags)) {
+	switch (encapsulate6(skb, pkt, found.host, found.pod, flow)) {
 	case CHANGE_REFUSED:
 		return pass(skb, direction, REASON_REFUSED);
 	case CHANGE_BROKEN:
@@ -113,7 +146,7 @@ __noinline int egress6(struct __sk_buff *skb, struct control *ctl)
 	return bpf_redirect(found.host->uplink, 0);
 }
 
-__noinline int ingress6(struct __sk_buff *skb, struct control *ctl)
+__noinline int ingress6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel)
 {
 	const enum direction direction = DIRECTION_INGRESS;
 	struct found found = {};
@@ -124,14 +157,16 @@ __noinline int ingress6(struct __sk_buff *skb, struct control *ctl)
 	int renamed = 0;
 	__u32 bytes;
 
-	if (!skb || !ctl)
+	if (!skb || !ctl || !tunnel)
 		return NEXT;
 	bytes = skb->len - ENCAP_LEN;
 	reason = parse_tunnelled6(skb, direction, &pkt);
 	if (reason != REASON_NOT_IPV4 && settings.mark_mode == MARK_DSCP)
 		reason = REASON_IPV6;
-	if (reason == REASON_TCP_FLAGS)
-		return tcp_control6(skb, ctl, &pkt, direction);
+	if (reason == REASON_TCP_FLAGS) {
+		tcp_control6(skb, ctl, &pkt, direction);
+		return note_arrival6(skb, &pkt.key, is_geneve(tunnel), 0);
+	}
 	if (reason)
 		return pass(skb, direction, reason);
 	if (pkt.head.hop_limit <= 1)
@@ -146,8 +181,10 @@ __noinline int ingress6(struct __sk_buff *skb, struct control *ctl)
 		reason = ingress_check(skb, outer, pkt.size, &found);
 	if (!reason && !ecn_decapsulate6(&pkt, outer->ip.tos))
 		reason = REASON_OUTER;
-	if (reason || !flow)
-		return miss6(skb, ctl, &pkt, &found, direction, reason);
+	if (reason || !flow) {
+		miss6(skb, ctl, &pkt, &found, direction, reason);
+		return note_arrival6(skb, &pkt.key, is_geneve(tunnel), 0);
+	}
 
 	switch (decapsulate6(skb, &pkt, found.pod, found.host, flow, found.flags, &renamed)) {
 	case CHANGE_REFUSED:
@@ -185,7 +222,32 @@ static __always_inline enum lesson consent6(const struct flow_key6 *key, const s
 	return LESSON_OPTED_OUT;
 }
 
-__noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel)
+/* As options_leave(). */
+static __noinline int options_leave6(const struct flow_key6 *asked, __u32 options, jiffies_t now)
+{
+	struct carried_key as;
+	enum steadiness found;
+	__u32 known;
+
+	carried_key6(&as, asked, DIRECTION_EGRESS);
+	carried_note(&as, options, now);
+	found = carried_judge(&as, now, &known);
+	if (found == STEADY_NOT)
+		filter_cache6_forget(asked);
+	return steady(found, flow_hash6(asked), DIRECTION_EGRESS, now);
+}
+
+/* As options_arrived(). */
+static __noinline int options_arrived6(const struct flow_key6 *asked, jiffies_t now, __u32 *options)
+{
+	struct carried_key as;
+
+	carried_key6(&as, asked, DIRECTION_INGRESS);
+	return steady(carried_judge(&as, now, options), flow_hash6(asked), DIRECTION_INGRESS, now);
+}
+
+__noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel,
+			    const struct envelope *env)
 {
 	const enum direction direction = DIRECTION_EGRESS;
 	enum lesson lesson = LESSON_UNFIT;
@@ -193,28 +255,30 @@ __noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const st
 	struct verdict verdict = {};
 	struct flow_key6 asked;
 	struct packet6 pkt = {};
-	struct outer *outer;
 	enum reason reason;
+	__u32 offset;
 
-	if (!skb || !ctl || !tunnel || settings.mark_mode == MARK_DSCP)
+	if (!skb || !ctl || !tunnel || !env || settings.mark_mode == MARK_DSCP)
 		return NEXT;
-	outer = outer_get(skb);
-	if (!outer)
-		return NEXT;
-	reason = outer_check(skb, outer, tunnel);
-	if (reason == REASON_NOT_IPV4)
-		reason = parse_tunnelled6(skb, direction, &pkt);
+	offset = inner_offset(env->len);
+	reason = env->reason;
+	if (!reason) {
+		pull(skb, offset + sizeof(struct ipv6hdr) + sizeof(struct tcphdr));
+		reason = parse_ipv6(skb, offset, direction, &pkt);
+	}
 	if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack6(&pkt))) {
 		lesson = question_open(ctl, 1, tunnel->zone6, &question);
 		asked = pkt.key;
-		question.bridged = is_bridged_into(skb, tunnel);
+		question.bridged = is_bridged_into(env, tunnel);
 		if (!lesson && !(question.bridged && tunnel->flags & TUNNEL_UNTRACKED))
 			lesson = established6(skb, &pkt, direction, &question, &asked);
 		if (!lesson)
 			lesson = consent6(&pkt.key, &asked, &question);
 		question.translated = !key6_equal(&asked, &pkt.key);
+		if (!lesson && env->is_geneve)
+			lesson = options_leave6(&asked, env->options, question.now);
 		if (!lesson)
-			lesson = egress_lesson(skb, tunnel, &question, &verdict);
+			lesson = egress_lesson(skb, tunnel, env, &question, &verdict);
 		if (!lesson)
 			lesson = flow6_learn(&pkt.key, &asked, direction, &verdict, &question);
 	}
@@ -232,15 +296,20 @@ __noinline int ingress_init6(struct __sk_buff *skb, struct control *ctl, const s
 	struct packet6 pkt = {};
 	struct veth *veth;
 	enum reason reason;
+	__u32 zone6 = 0;
 
 	if (!skb || !ctl || settings.mark_mode == MARK_DSCP)
 		return NEXT;
+	if (tunnel)
+		zone6 = *(const volatile __u16 *)&tunnel->zone6;	/* else it is read after the pointers are merged, which the verifier refuses */
 	reason = skb->vlan_present ? REASON_VLAN : parse_frame6(skb, direction, &pkt);
 	veth = veth_get(skb->ifindex);
+	if (veth && !tunnel)
+		zone6 = veth->zone6;
 	if (!veth) {
 		lesson = LESSON_DEVICE;
 	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack6(&pkt))) {
-		lesson = question_open(ctl, !tunnel, tunnel ? tunnel->zone6 : veth->zone6, &question);
+		lesson = question_open(ctl, !tunnel, zone6, &question);
 		asked = pkt.key;
 		if (!tunnel)
 			key6_swap(&asked, &pkt.key);
@@ -250,6 +319,8 @@ __noinline int ingress_init6(struct __sk_buff *skb, struct control *ctl, const s
 		if (!lesson)
 			lesson = consent6(&pkt.key, &asked, &question);
 		question.translated = is_translated6(&asked, &pkt.key, !tunnel);
+		if (!lesson && tunnel && is_geneve(tunnel))
+			lesson = options_arrived6(&asked, question.now, &question.options);
 		if (!lesson && is_switched(skb, tunnel, veth))
 			lesson = LESSON_UNFIT;
 		if (!lesson)

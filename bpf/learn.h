@@ -104,23 +104,37 @@ static __noinline int flow_is_opted_out(const struct flow_key *key)
 	return is_opted_out(&local, &remote);
 }
 
+/* Of hosts with the same flags. Behind its end a header is zero. */
+static __noinline int header_equal(const struct host *a, const struct host *b)
+{
+	__u32 i;
+
+	if (!(a->tunnel_flags & TUNNEL_LONG))
+		return 1;
+	for (i = 0; i < LONG_MAX / 8; i++)
+		if (a->header[i] != b->header[i])
+			return 0;
+	return 1;
+}
+
 static __always_inline int host_same_key(const struct host *a, const struct host *b)
 {
 	const __u16 *x = (const void *)((const struct outer *)a->template)->inner_eth.h_dest;
 	const __u16 *y = (const void *)((const struct outer *)b->template)->inner_eth.h_dest;
 
-	if (a->remote_ip != b->remote_ip || a->tunnel != b->tunnel || a->tunnel_flags != b->tunnel_flags)
+	if (!ip6_equal(&a->remote_ip, &b->remote_ip) || a->tunnel != b->tunnel || a->tunnel_flags != b->tunnel_flags)
 		return 0;
-	/* What else the outer header says may differ from flow to flow: VNI, DSCP, TTL. */
+	/* What else the outer header says may differ from flow to flow: VNI, DSCP, TTL, options. */
 	if (a->tunnel_flags & TUNNEL_FLOW_BASED)
-		return words_equal(a->template, b->template, OUTER_LEN);
+		return words_equal(a->template, b->template, OUTER_LEN) && header_equal(a, b);
 	/* Bridged frames go to one of its pods. */
 	return !(a->tunnel_flags & TUNNEL_BRIDGED) || (x[0] == y[0] && x[1] == y[1] && x[2] == y[2]);
 }
 
 static __always_inline int host_same_content(const struct host *a, const struct host *b)
 {
-	return words_equal(a->template, b->template, OUTER_LEN) && a->uplink == b->uplink && a->mtu == b->mtu;
+	return words_equal(a->template, b->template, OUTER_LEN) && a->uplink == b->uplink && a->mtu == b->mtu &&
+	       header_equal(a, b);
 }
 
 /*
@@ -136,7 +150,7 @@ __noinline ref_t egress_cache_learn(struct host *want, jiffies_t now)
 
 	if (!want)
 		return 0;
-	home = hash32(want->remote_ip ^ want->tunnel);
+	home = hash32(ip6_hash(&want->remote_ip) ^ want->tunnel);
 	if (want->tunnel_flags & TUNNEL_BRIDGED)
 		home = hash32(home ^ *(const __u32 *)(((const struct outer *)want->template)->inner_eth.h_dest + 2));
 	for (i = 0; i < SLOT_PROBES; i++) {
@@ -294,6 +308,7 @@ __noinline int entry_learn(const struct flow_key *of, const struct flow_key *oth
 		*known = *verdict;
 		known->epoch = question->epoch;
 		known->confirmed_at = question->now;
+		fresh.options = egress ? 0 : question->options;
 		if (other)
 			flow_set_other(&fresh, key, other);
 		if (!bpf_map_update_elem(&filter_cache, key, &fresh, BPF_NOEXIST)) {
@@ -307,6 +322,8 @@ __noinline int entry_learn(const struct flow_key *of, const struct flow_key *oth
 		if (!flow || (other ? !key_equal(&flow->other, other) : flow->other.proto))
 			return LESSON_FULL;
 	}
+	if (!egress)
+		flow->options = question->options;
 	return verdict_renew(ctl, egress ? &flow->egress : &flow->ingress, verdict, question);
 }
 

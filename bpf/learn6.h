@@ -79,15 +79,19 @@ __noinline int entry6_learn(const struct flow_key6 *of, const struct flow_key6 *
 		flow = NULL;
 	}
 	if (!flow) {
-		struct flow6 fresh = {};
+		struct flow6 *fresh = draft_flow6_get();
 
-		known = egress ? &fresh.egress : &fresh.ingress;
+		if (!fresh)
+			return LESSON_FULL;
+		__builtin_memset(fresh, 0, sizeof(*fresh));
+		known = egress ? &fresh->egress : &fresh->ingress;
 		*known = *verdict;
 		known->epoch = question->epoch;
 		known->confirmed_at = question->now;
+		fresh->options = egress ? 0 : question->options;
 		if (other)
-			flow6_set_other(&fresh, key, other);
-		if (!bpf_map_update_elem(&filter_cache6, key, &fresh, BPF_NOEXIST)) {
+			flow6_set_other(fresh, key, other);
+		if (!bpf_map_update_elem(&filter_cache6, key, fresh, BPF_NOEXIST)) {
 			overload_count(&pressure6, question->now);
 			if (evictions_now(ctl) == question->evictions)
 				return LESSON_LEARNED;
@@ -98,6 +102,8 @@ __noinline int entry6_learn(const struct flow_key6 *of, const struct flow_key6 *
 		if (!flow || (other ? !key6_equal(&flow->other, other) : flow->other.proto))
 			return LESSON_FULL;
 	}
+	if (!egress)
+		flow->options = question->options;
 	return verdict_renew(ctl, egress ? &flow->egress : &flow->ingress, verdict, question);
 }
 

@@ -111,6 +111,14 @@ struct {
 	__uint(max_entries, OPTED_OUT_MAX);
 } opted_out SEC(".maps");
 
+/* Of Geneve tunnels only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct carried_key);
+	__type(value, struct carried);
+	__uint(max_entries, 4096);
+} carried SEC(".maps");
+
 /* Room for what a lesson makes and the stack has no room for. Nothing is kept there. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -118,6 +126,35 @@ struct {
 	__type(value, struct host);
 	__uint(max_entries, 1);
 } draft SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct flow6);
+	__uint(max_entries, 1);
+} draft_flow6 SEC(".maps");
+
+/* Likewise of a long outer header, with what comes behind it; a hit needs it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64[LONG_MAX / 8 + 8]);
+	__uint(max_entries, 1);
+} draft_header SEC(".maps");
+
+static __always_inline struct flow6 *draft_flow6_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&draft_flow6, &zero);
+}
+
+static __always_inline void *draft_header_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&draft_header, &zero);
+}
 
 static __always_inline struct host *draft_get(void)
 {

@@ -8,8 +8,9 @@
  *   pod --[veth]-- ingress_init .. fallback ........ ingress ------[uplink]-- wire
  *
  * Inner IPv6 has functions of its own for each, in ipv6.h: where a program has
- * found that a packet is not IPv4, so that IPv4 pays nothing for it. A fifth
- * program, in forget.h, hears of connection tracking entries that end.
+ * found that a packet is not IPv4, so that IPv4 pays nothing for it; likewise
+ * outer headers other than the usual one, in long.h. A fifth program, in
+ * forget.h, hears of connection tracking entries that end.
  */
 #include "oncache.h"
 #include "parse.h"
@@ -20,6 +21,7 @@
 #include "conntrack6.h"
 #include "encap.h"
 #include "encap6.h"
+#include "envelope.h"
 #include "forget.h"
 #include "learn.h"
 #include "learn6.h"
@@ -36,9 +38,14 @@
  * through such a function once, not for each way to its call.
  */
 __noinline int egress6(struct __sk_buff *skb, struct control *ctl);
-__noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel);
-__noinline int ingress6(struct __sk_buff *skb, struct control *ctl);
+__noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel,
+			    const struct envelope *env);
+__noinline int ingress6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel);
 __noinline int ingress_init6(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel);
+/* Likewise for long outer headers, in long.h. */
+__noinline int ingress_long(struct __sk_buff *skb);
+__noinline int ingress_long4(struct __sk_buff *skb);
+__noinline int ingress_long6(struct __sk_buff *skb);
 
 /* What a hit needs, and what else the miss path wants to know. */
 struct found {
@@ -50,11 +57,16 @@ struct found {
 	__u32 flags;		/* VERDICT_* of the direction that is used */
 };
 
-/* To the fallback, without a question. */
+/* To the fallback, without a question. `bytes`: of the inner frame. */
+static __always_inline int pass_bytes(enum direction direction, enum reason reason, __u32 bytes)
+{
+	count(direction, reason, bytes);
+	return NEXT;
+}
+
 static __always_inline int pass(struct __sk_buff *skb, enum direction direction, enum reason reason)
 {
-	count(direction, reason, direction == DIRECTION_EGRESS ? skb->len : skb->len - ENCAP_LEN);
-	return NEXT;
+	return pass_bytes(direction, reason, direction == DIRECTION_EGRESS ? skb->len : skb->len - ENCAP_LEN);
 }
 
 /*
@@ -73,7 +85,7 @@ static __always_inline int waits_for_reverse(const struct found *found, enum dir
 static __always_inline enum reason ask(const struct pressure *on, __u32 hash, const struct found *found,
 				       enum direction direction, enum reason reason)
 {
-	if (reason != REASON_FLOW_MISS)
+	if (reason != REASON_FLOW_MISS && reason != REASON_OPTIONS)
 		return reason;
 	if (backoff_waits(hash, direction, found->now))
 		return REASON_BACKOFF;
@@ -89,9 +101,9 @@ static __always_inline int asks(const struct control *ctl, const struct found *f
 	       !(reason == REASON_REVERSE && waits_for_reverse(found, direction));
 }
 
-/* To the fallback, asking it what it does. */
-static __always_inline int miss(struct __sk_buff *skb, const struct control *ctl, const struct packet *pkt,
-				const struct found *found, enum direction direction, enum reason reason)
+/* Asks the fallback what it does with a packet. */
+static __always_inline enum reason miss_ask(struct __sk_buff *skb, const struct control *ctl, const struct packet *pkt,
+					    const struct found *found, enum direction direction, enum reason reason)
 {
 	__u32 offset = direction == DIRECTION_EGRESS ? ETH_HLEN : INNER_OFFSET;
 
@@ -102,7 +114,14 @@ static __always_inline int miss(struct __sk_buff *skb, const struct control *ctl
 	if (asks(ctl, found, direction, reason))
 		mark_set(skb, ctl, pkt, direction, offset, found->flow && found->flow->egress.epoch == ctl->epoch,
 			 found->now);
-	return pass(skb, direction, reason);
+	return reason;
+}
+
+/* To the fallback, asking it what it does. */
+static __always_inline int miss(struct __sk_buff *skb, const struct control *ctl, const struct packet *pkt,
+				const struct found *found, enum direction direction, enum reason reason)
+{
+	return pass(skb, direction, miss_ask(skb, ctl, pkt, found, direction, reason));
 }
 
 /*
@@ -111,8 +130,8 @@ static __always_inline int miss(struct __sk_buff *skb, const struct control *ctl
  * any more for one that ends. A SYN-ACK teaches its direction, so that of a
  * short connection the request and the answer are fast already.
  */
-static __always_inline int tcp_control(struct __sk_buff *skb, const struct control *ctl, const struct packet *pkt,
-				       enum direction direction)
+static __always_inline void tcp_control_ask(struct __sk_buff *skb, const struct control *ctl, const struct packet *pkt,
+					    enum direction direction)
 {
 	__u32 offset = direction == DIRECTION_EGRESS ? ETH_HLEN : INNER_OFFSET;
 	jiffies_t now = bpf_jiffies64();
@@ -125,7 +144,36 @@ static __always_inline int tcp_control(struct __sk_buff *skb, const struct contr
 		filter_cache_forget(&pkt->key);
 		backoff_reset(flow_hash(&pkt->key), pkt->tcp_flags & (TCP_FIN | TCP_RST), now);
 	}
+}
+
+static __always_inline int tcp_control(struct __sk_buff *skb, const struct control *ctl, const struct packet *pkt,
+				       enum direction direction)
+{
+	tcp_control_ask(skb, ctl, pkt, direction);
 	return pass(skb, direction, REASON_TCP_FLAGS);
+}
+
+/* What ingress_init has to know of an arriving packet that was marked, and does not see: the options that it came with. */
+static __noinline int note_arrival(struct __sk_buff *skb, const struct flow_key *key, __u32 is_geneve, __u32 options)
+{
+	struct carried_key as;
+
+	if (!is_geneve || settings.mark_mode == MARK_DSCP || !(skb->mark & settings.mark))
+		return NEXT;
+	carried_key4(&as, key, DIRECTION_INGRESS);
+	carried_note(&as, options, bpf_jiffies64());
+	return NEXT;
+}
+
+static __noinline int note_arrival6(struct __sk_buff *skb, const struct flow_key6 *key, __u32 is_geneve, __u32 options)
+{
+	struct carried_key as;
+
+	if (!is_geneve || !(skb->mark & settings.mark))
+		return NEXT;
+	carried_key6(&as, key, DIRECTION_INGRESS);
+	carried_note(&as, options, bpf_jiffies64());
+	return NEXT;
 }
 
 /*
@@ -278,6 +326,9 @@ static __noinline int egress_local(struct __sk_buff *skb, struct packet *pkt, st
 	return deliver(skb, target);
 }
 
+static __noinline int egress_long(struct __sk_buff *skb, struct packet *pkt, struct flow *flow, struct host *host,
+				  const struct pod *pod);
+
 /* A packet leaves a pod: host-side veth, tc ingress. */
 SEC("tc")
 int egress(struct __sk_buff *skb)
@@ -309,6 +360,8 @@ int egress(struct __sk_buff *skb)
 		return miss(skb, ctl, &pkt, &found, direction, reason);
 	if (found.target)
 		return egress_local(skb, &pkt, found.flow, found.pod, found.target);
+	if (found.host->tunnel_flags & TUNNEL_LONG)
+		return egress_long(skb, &pkt, found.flow, found.host, found.pod);
 
 	if (found.flags & VERDICT_TRANSLATED)
 		translate_head(&pkt, found.flow);
@@ -325,55 +378,96 @@ int egress(struct __sk_buff *skb)
 	return bpf_redirect(found.host->uplink, 0);
 }
 
-/* Teaches from a packet that the fallback has encapsulated. */
-__noinline int egress_lesson(struct __sk_buff *skb, const struct tunnel *tunnel,
-			     const struct question *question, struct verdict *verdict)
+/* Zeroes what differs from packet to packet. */
+static __always_inline void template_blank(struct outer *template, __u32 flags)
 {
-	struct host *host = draft_get();
-	struct outer *outer, *template;
-
-	if (!skb || !tunnel || !question || !verdict || !host)
-		return LESSON_UNFIT;
-	verdict->flags = question->translated ? VERDICT_TRANSLATED : 0;
-	template = (void *)host->template;
-	outer = outer_get(skb);
-	if (!outer)
-		return LESSON_UNFIT;
-	if ((!question->bridged && !mac_equal(outer->inner_eth.h_source, tunnel->mac.b)) ||
-	    outer->inner_eth.h_dest[0] & 1)
-		return LESSON_UNFIT;
-	if (question->bridged)
-		verdict->flags |= VERDICT_BRIDGED;
-
-	verdict->outer_port = outer->udp.source;
-	host->uplink = skb->ifindex;
-	host->remote_ip = outer->ip.daddr;
-	host->local_ip = outer->ip.saddr;
-	host->vni = outer->tunnel.vni;
-	host->mtu = tunnel->mtu;
-	host->tunnel_flags = (tunnel->flags & (TUNNEL_INHERIT | TUNNEL_FLOW_BASED)) |
-			     (question->bridged ? TUNNEL_BRIDGED : 0);
-	host->tunnel = tunnel->ifindex;
-	/* Away from the IDs that the tunnel device itself is using. */
-	host->ip_id = bpf_ntohs(outer->ip.id) + 0x8000;
-
-	words_copy(template, outer, OUTER_LEN);
-	template->inner_eth.h_proto = bpf_htons(ETH_P_IP);	/* of IPv6 packets encap6.h sets it */
 	template->ip.tot_len = 0;
 	template->ip.id = 0;
 	template->ip.check = 0;
 	template->ip.tos &= ~ECN_MASK;
-	if (tunnel->flags & TUNNEL_TOS_INHERIT)
+	if (flags & TUNNEL_TOS_INHERIT)
 		template->ip.tos = 0;
-	if (tunnel->flags & TUNNEL_TTL_INHERIT)
+	if (flags & TUNNEL_TTL_INHERIT)
 		template->ip.ttl = 0;
-	if (tunnel->flags & TUNNEL_DF_INHERIT)
+	if (flags & TUNNEL_DF_INHERIT)
 		template->ip.frag_off = 0;
 	template->udp.source = 0;
 	template->udp.len = 0;
+}
+
+static __always_inline void template_blank6(struct outer6 *template, __u32 flags)
+{
+	template->ip.first &= ~bpf_htonl(ECN_MASK << TCLASS_SHIFT);
+	if (flags & TUNNEL_TOS_INHERIT)
+		template->ip.first &= ~bpf_htonl(0xff << TCLASS_SHIFT);
+	if (flags & TUNNEL_LABEL_INHERIT)
+		template->ip.first &= ~bpf_htonl(FLOW_LABEL);
+	if (flags & TUNNEL_TTL_INHERIT)
+		template->ip.hop_limit = 0;
+	template->ip.payload_len = 0;
+	template->udp.source = 0;
+	template->udp.len = 0;
+}
+
+/* Teaches from a packet that the fallback has encapsulated. */
+__noinline int egress_lesson(struct __sk_buff *skb, const struct tunnel *tunnel, const struct envelope *env,
+			     const struct question *question, struct verdict *verdict)
+{
+	struct host *host = draft_get();
+	struct outer *template;
+	__u32 overhead, len;
+
+	if (!skb || !tunnel || !env || !question || !verdict || !host)
+		return LESSON_UNFIT;
+	verdict->flags = question->translated ? VERDICT_TRANSLATED : 0;
+	if ((!question->bridged && !mac_equal(env->inner_source.b, tunnel->mac.b)) || env->inner_dest.b[0] & 1)
+		return LESSON_UNFIT;
+	if (question->bridged)
+		verdict->flags |= VERDICT_BRIDGED;
+
+	verdict->outer_port = env->source_port;
+	__builtin_memset(host, 0, sizeof(*host));
+	host->uplink = skb->ifindex;
+	host->remote_ip = env->destination;
+	host->local_ip = env->source;
+	host->vni = env->vni;
+	overhead = tunnel->flags & TUNNEL_IPV6 ? sizeof(struct outer6) : ENVELOPE_MIN;
+	len = env->len;
+	host->mtu = tunnel->mtu - (len - overhead);
+	host->tunnel_flags = (tunnel->flags & (TUNNEL_INHERIT | TUNNEL_FLOW_BASED)) |
+			     (question->bridged ? TUNNEL_BRIDGED : 0);
+	if (env->is_ipv6)
+		host->tunnel_flags |= TUNNEL_IPV6 | (tunnel->flags & TUNNEL_LABEL_INHERIT);
+	host->tunnel = tunnel->ifindex;
+	/* Away from the IDs that the tunnel device itself is using. */
+	host->ip_id = bpf_ntohs(env->id) + 0x8000;
+
+	template = (void *)host->template;
+	if (is_long(env)) {
+		host->tunnel_flags |= TUNNEL_LONG;
+		host->header_len = len;
+		if (!is_header_len(&len) || bpf_skb_load_bytes(skb, 0, host->header, len) ||
+		    bpf_skb_load_bytes(skb, len, &template->inner_eth, sizeof(template->inner_eth)) ||
+		    bpf_skb_load_bytes(skb, 0, &template->eth, sizeof(template->eth)))
+			return LESSON_UNFIT;
+		template->tunnel.vni = env->vni;
+		if (env->is_ipv6)
+			template_blank6((void *)host->header, tunnel->flags);
+		else
+			template_blank((void *)host->header, tunnel->flags);
+	} else {
+		if (bpf_skb_load_bytes(skb, 0, template, OUTER_LEN))
+			return LESSON_UNFIT;
+		template_blank(template, tunnel->flags);
+	}
+	template->inner_eth.h_proto = bpf_htons(ETH_P_IP);	/* of IPv6 packets encap6.h sets it */
 	if (question->bridged)
 		__builtin_memset(template->inner_eth.h_source, 0, ETH_ALEN);
-	host->checksum = csum_fold(csum_ipv4_stack(&template->ip));
+	if (!env->is_ipv6) {
+		if (is_long(env))
+			template = (void *)host->header;
+		host->checksum = csum_fold(csum_ipv4_stack(&template->ip));
+	}
 
 	verdict->ref = egress_cache_learn(host, question->now);
 	return verdict->ref ? LESSON_LEARNED : LESSON_FULL;
@@ -422,15 +516,48 @@ static __always_inline enum lesson consent(const struct flow_key *key, const str
 }
 
 /* Routed by this host into the tunnel, its MAC address is the inner source. */
-static __always_inline int is_bridged_into(struct __sk_buff *skb, const struct tunnel *tunnel)
+static __always_inline int is_bridged_into(const struct envelope *env, const struct tunnel *tunnel)
 {
-	const struct outer *outer = outer_get(skb);
+	return tunnel->flags & TUNNEL_PORT && !mac_equal(env->inner_source.b, tunnel->mac.b);
+}
 
-	return tunnel->flags & TUNNEL_PORT && outer && !mac_equal(outer->inner_eth.h_source, tunnel->mac.b);
+/*
+ * Geneve options are the flow's own when they do not vary. Where they do, what
+ * is cached of it does not hold: the next packet may need others.
+ */
+static __always_inline enum lesson steady(enum steadiness found, __u32 hash, enum direction direction, jiffies_t now)
+{
+	if (found == STEADY_NOT)
+		backoff_declined(hash, direction, now);
+	return found == STEADY ? LESSON_LEARNED : LESSON_UNFIT;
+}
+
+static __noinline int options_leave(const struct flow_key *asked, __u32 options, jiffies_t now)
+{
+	struct carried_key as;
+	enum steadiness found;
+	__u32 known;
+
+	carried_key4(&as, asked, DIRECTION_EGRESS);
+	carried_note(&as, options, now);
+	found = carried_judge(&as, now, &known);
+	if (found == STEADY_NOT)
+		filter_cache_forget(asked);
+	return steady(found, flow_hash(asked), DIRECTION_EGRESS, now);
+}
+
+/* `options`: what note_arrival() noted. */
+static __noinline int options_arrived(const struct flow_key *asked, jiffies_t now, __u32 *options)
+{
+	struct carried_key as;
+
+	carried_key4(&as, asked, DIRECTION_INGRESS);
+	return steady(carried_judge(&as, now, options), flow_hash(asked), DIRECTION_INGRESS, now);
 }
 
 /* A marked packet of the tunnel leaves the host. */
-__noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel)
+__noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel,
+			    const struct envelope *env)
 {
 	const enum direction direction = DIRECTION_EGRESS;
 	enum marked marked = MARKED;
@@ -438,22 +565,22 @@ __noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const st
 	struct question question = {};
 	struct verdict verdict = {};
 	struct flow_key asked;
-	struct outer *outer;
 	struct packet pkt = {};
 	enum reason reason;
+	__u32 offset;
 
-	if (!skb || !ctl || !tunnel)
+	if (!skb || !ctl || !tunnel || !env)
 		return NEXT;
-	outer = outer_get(skb);
-	if (!outer)
-		return NEXT;
-	reason = outer_check(skb, outer, tunnel);
-	if (!reason)
-		reason = parse_ipv4(skb, INNER_OFFSET, direction, &pkt);
+	offset = inner_offset(env->len);
+	reason = env->reason;
+	if (!reason) {
+		pull(skb, offset + sizeof(struct iphdr) + sizeof(struct tcphdr));
+		reason = parse_ipv4(skb, offset, direction, &pkt);
+	}
 	if (settings.mark_mode == MARK_DSCP) {
 		if (reason && reason != REASON_TCP_FLAGS)
 			return NEXT;
-		marked = mark_take_dscp(skb, &pkt, INNER_OFFSET, bpf_jiffies64());
+		marked = mark_take_dscp(skb, &pkt, offset, bpf_jiffies64());
 		if (marked == MARKED_NOT)
 			return NEXT;
 	}
@@ -462,14 +589,16 @@ __noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const st
 	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack(&pkt))) {
 		lesson = question_open(ctl, 1, tunnel->zone, &question);
 		asked = pkt.key;
-		question.bridged = is_bridged_into(skb, tunnel);
+		question.bridged = is_bridged_into(env, tunnel);
 		if (!lesson && !(question.bridged && tunnel->flags & TUNNEL_UNTRACKED))
 			lesson = established(skb, &pkt, direction, marked, &question, &asked);
 		if (!lesson)
 			lesson = consent(&pkt.key, &asked, &question);
 		question.translated = !key_equal(&asked, &pkt.key);
+		if (!lesson && env->is_geneve)
+			lesson = options_leave(&asked, env->options, question.now);
 		if (!lesson)
-			lesson = egress_lesson(skb, tunnel, &question, &verdict);
+			lesson = egress_lesson(skb, tunnel, env, &question, &verdict);
 		if (!lesson)
 			lesson = flow_learn(&pkt.key, &asked, direction, &verdict, &question);
 	}
@@ -481,10 +610,9 @@ __noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const st
 SEC("tc")
 int egress_init(struct __sk_buff *skb)
 {
+	struct envelope *env;
 	struct tunnel *tunnel;
 	struct control *ctl;
-	struct outer *outer;
-	int port_known = 0;
 
 	if (settings.mark_mode == MARK_METADATA) {
 		if (!(skb->mark & settings.mark))
@@ -494,17 +622,14 @@ int egress_init(struct __sk_buff *skb)
 	ctl = control_get();
 	if (!ctl)
 		return NEXT;
-	if (is_not_udp(skb))
+	if (is_not_udp(skb) && is_not_udp6(skb))
 		return NEXT;	/* a pod's packet that is not for the tunnel */
-	pull(skb, INNER_OFFSET + sizeof(struct iphdr) + sizeof(struct tcphdr));
-	outer = outer_get(skb);
-	if (!outer || ethertype(&outer->eth) != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP)
-		return NEXT;
-	tunnel = tunnel_of(ctl, skb->ifindex, outer->udp.dest, outer->tunnel.vni, &port_known);
+	env = envelope_get();
+	tunnel = env ? envelope_open(skb, ctl, env) : NULL;
 	if (!tunnel)
 		return NEXT;
-	return ethertype(&outer->inner_eth) == bpf_htons(ETH_P_IPV6) ? egress_init6(skb, ctl, tunnel) :
-									egress_init4(skb, ctl, tunnel);
+	return env->proto == bpf_htons(ETH_P_IPV6) ? egress_init6(skb, ctl, tunnel, env) :
+						     egress_init4(skb, ctl, tunnel, env);
 }
 
 /* Whether an encapsulated packet comes from where the fallback sends this flow, and the way back it takes. */
@@ -515,9 +640,11 @@ static __always_inline enum reason ingress_check(struct __sk_buff *skb, const st
 	const struct host *host = found->host;
 	const struct iphdr *ip = &outer->ip;
 
-	if (ip->saddr != host->remote_ip || ip->daddr != host->local_ip || outer->tunnel.vni != host->vni ||
-	    skb->ifindex != host->uplink || skb->pkt_type != PACKET_HOST)
+	if (ip->saddr != host->remote_ip.w[3] || ip->daddr != host->local_ip.w[3] || outer->tunnel.vni != host->vni ||
+	    skb->ifindex != host->uplink || skb->pkt_type != PACKET_HOST || host->tunnel_flags & TUNNEL_IPV6)
 		return REASON_PEER;
+	if (found->flags & VERDICT_OPTIONS)
+		return REASON_OPTIONS;
 	/* All gateways of a switch have one address for each other: their own one says nothing. */
 	if (host->tunnel_flags & TUNNEL_FLOW_BASED) {
 		if (!mac_equal(outer->inner_eth.h_dest, template->inner_eth.h_dest))
@@ -527,6 +654,15 @@ static __always_inline enum reason ingress_check(struct __sk_buff *skb, const st
 		       found->flags & VERDICT_BRIDGED ? found->pod->macs : template->inner_eth.h_source))
 		return REASON_MAC;
 	return size > found->pod->mtu ? REASON_MTU : REASON_FAST;
+}
+
+static __always_inline int ingress_other(struct __sk_buff *skb)
+{
+	int version = ingress_long(skb);
+
+	if (!version)
+		return NEXT;
+	return version == 6 ? ingress_long6(skb) : ingress_long4(skb);
 }
 
 /* A packet arrives at the host: uplink, tc ingress. */
@@ -544,11 +680,11 @@ int ingress(struct __sk_buff *skb)
 	__u32 bytes;
 
 	if (is_not_udp(skb))
-		return NEXT;	/* the host's own traffic is neither touched nor counted */
+		return is_not_udp6(skb) ? NEXT : ingress_other(skb);	/* the host's own traffic is neither touched nor counted */
 	pull(skb, INNER_OFFSET + sizeof(struct iphdr) + sizeof(struct tcphdr));
 	outer = outer_get(skb);
 	if (!outer || ethertype(&outer->eth) != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP)
-		return NEXT;
+		return is_not_udp6(skb) ? NEXT : ingress_other(skb);
 	ctl = control_get();
 	if (!ctl)
 		return NEXT;
@@ -561,11 +697,15 @@ int ingress(struct __sk_buff *skb)
 	if (skb->vlan_present)
 		return pass(skb, direction, REASON_VLAN);
 	reason = tunnel ? outer_check(skb, outer, tunnel) : REASON_VNI;
+	if (reason == REASON_OUTER && has_options(outer, tunnel))
+		return ingress_other(skb);
 	if (reason)
-		return reason == REASON_NOT_IPV4 ? ingress6(skb, ctl) : pass(skb, direction, reason);
+		return reason == REASON_NOT_IPV4 ? ingress6(skb, ctl, tunnel) : pass(skb, direction, reason);
 	reason = parse_ipv4(skb, INNER_OFFSET, direction, &pkt);
-	if (reason == REASON_TCP_FLAGS)
-		return tcp_control(skb, ctl, &pkt, direction);
+	if (reason == REASON_TCP_FLAGS) {
+		tcp_control(skb, ctl, &pkt, direction);
+		return note_arrival(skb, &pkt.key, is_geneve(tunnel), 0);
+	}
 	if (!reason && pkt.head.ttl <= 1)
 		reason = REASON_TTL;
 	if (reason)
@@ -576,8 +716,10 @@ int ingress(struct __sk_buff *skb)
 		reason = ingress_check(skb, outer, pkt.size, &found);
 	if (!reason && !ecn_decapsulate(&pkt, outer->ip.tos))
 		reason = REASON_OUTER;
-	if (reason)
-		return miss(skb, ctl, &pkt, &found, direction, reason);
+	if (reason) {
+		miss(skb, ctl, &pkt, &found, direction, reason);
+		return note_arrival(skb, &pkt.key, is_geneve(tunnel), 0);
+	}
 
 	if (found.flags & VERDICT_TRANSLATED)
 		translate_head(&pkt, found.flow);
@@ -618,7 +760,8 @@ __noinline int ingress_lesson(struct __sk_buff *skb, const ipv6_t *ip, const str
 	__builtin_memcpy(pod.from_pod + ETH_ALEN, pod.macs, ETH_ALEN);
 
 	verdict->ref = ingress_cache_learn(&pod, routed_by == eth->h_source, question->now);
-	verdict->flags = (question->translated ? VERDICT_TRANSLATED : 0) | (question->bridged ? VERDICT_BRIDGED : 0);
+	verdict->flags = (question->translated ? VERDICT_TRANSLATED : 0) | (question->bridged ? VERDICT_BRIDGED : 0) |
+			 (question->options ? VERDICT_OPTIONS : 0);
 	return verdict->ref ? LESSON_LEARNED : LESSON_FULL;
 }
 
@@ -693,6 +836,8 @@ __noinline int ingress_init4(struct __sk_buff *skb, struct control *ctl, const s
 		if (!lesson)
 			lesson = consent(&pkt.key, &asked, &question);
 		question.translated = !key_equal(&asked, &untranslated);
+		if (!lesson && settings.mark_mode == MARK_METADATA && tunnel && is_geneve(tunnel))
+			lesson = options_arrived(&asked, question.now, &question.options);
 		if (!lesson && is_switched(skb, tunnel, veth))
 			lesson = LESSON_UNFIT;
 		ip6_of(&ip, pkt.key.local_ip);
@@ -728,5 +873,6 @@ int ingress_init(struct __sk_buff *skb)
 }
 
 #include "ipv6.h"
+#include "long.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -58,7 +58,7 @@ enum reason {
 	REASON_TTL,		/* TTL or hop limit would expire */
 	REASON_PROTOCOL,	/* not TCP, UDP or ICMP echo */
 	REASON_TCP_FLAGS,	/* SYN, FIN, RST or no ACK: connection tracking must see it */
-	REASON_OUTER,		/* outer header the fast path does not replay: options, fragment, UDP checksum, VXLAN flags, Geneve options */
+	REASON_OUTER,		/* outer header the fast path does not replay: IP options, fragment, UDP checksum, VXLAN flags, more Geneve options than fit */
 	REASON_VNI,		/* not a VNI of this host */
 	REASON_FLOW_MISS,	/* flow not in the filter cache, or flushed */
 	REASON_REVERSE,		/* only one direction of the flow is cached */
@@ -78,6 +78,7 @@ enum reason {
 	REASON_EXTENSION,	/* IPv6 extension header, other than of a fragment */
 	REASON_SCOPE,		/* IPv6 address that is not one host's everywhere: link-local, multicast, IPv4-mapped */
 	REASON_IPV6,		/* dscp mode: IPv6 is left alone */
+	REASON_OPTIONS,		/* other Geneve options than the flow was learned with */
 	REASON_MAX,
 };
 
@@ -146,6 +147,7 @@ typedef __u64 ref_t;
 #define VERDICT_TRANSLATED 0x1	/* addresses and ports change to those of flow.other */
 #define VERDICT_BRIDGED 0x2	/* not routed by this host: TTL and MAC addresses stay */
 #define VERDICT_REVERSE 0x4	/* evidence for the reverse check only: packets of this direction have the other key */
+#define VERDICT_OPTIONS 0x8	/* ingress: packets have the Geneve options of flow.options */
 
 /* What the fallback decided for one direction of a flow. Written only by that direction's init program. */
 struct verdict {
@@ -164,7 +166,7 @@ struct flow {
 	struct flow_key other;	/* as the other end sees the flow, when it is entered twice; proto 0: it is not */
 	__u16 address_sum;	/* one's complement sum of other's addresses, less those of this entry's key */
 	__u16 port_sum;		/* likewise of the ports; 0: the same ports */
-	__u32 pad;
+	__u32 options;		/* digest of the Geneve header that arriving packets have; 0: one without options */
 };
 
 /* Likewise over IPv6; up to `other` the same as a flow. */
@@ -175,7 +177,7 @@ struct flow6 {
 	struct flow_key6 other;
 	__u16 address_sum;
 	__u16 port_sum;
-	__u32 pad;
+	__u32 options;
 };
 
 enum slot_state {
@@ -192,28 +194,34 @@ struct slot {
 };
 
 #define OUTER_LEN 64		/* Ethernet + IPv4 + UDP + VXLAN or Geneve + inner Ethernet */
+#define LONG_MAX 128		/* of a long header (IPv6, Geneve options), up to the inner Ethernet header: 56 bytes of options over IPv6 */
 
 /*
  * Entry of the egress cache: a remote host, by the outer header the fallback
  * uses towards it. In the template every field that differs from packet to
  * packet is zero: total length, ID, checksum, UDP source port and length, and
  * what TUNNEL_*_INHERIT says.
+ *
+ * A host with TUNNEL_LONG has another outer header than the one of 64 bytes.
+ * Then `header` is its template, and of `template` only the Ethernet, tunnel
+ * and inner Ethernet headers are filled.
  */
 struct host {
 	struct slot slot;
 	__u64 template[OUTER_LEN / 8];	/* struct outer of parse.h */
+	ipv6_t remote_ip;	/* outer destination, or IPv4 */
+	ipv6_t local_ip;	/* outer source, likewise */
 	__u32 checksum;		/* one's complement sum of the template's outer IPv4 header */
 	ifindex_t uplink;
-	ipv4_t remote_ip;	/* outer destination */
-	ipv4_t local_ip;	/* outer source */
 	vni_t vni;
 	__u16 mtu;		/* largest inner packet without its Ethernet header, bytes */
 	__u16 tunnel_flags;	/* TUNNEL_* */
+	__u32 ip_id;		/* next outer IPv4 ID, atomically; on a cache line with nothing that a short header needs */
 	ifindex_t tunnel;	/* ifindex of the tunnel device */
+	__u32 header_len;	/* bytes of `header` */
 	__u32 pad0;
-	__u64 pad1[2];
-	__u32 ip_id;		/* next outer IPv4 ID, atomically; on a cache line of its own */
-	__u32 pad2[15];
+	__u64 pad1[6];
+	__u64 header[LONG_MAX / 8];	/* Ethernet, IPv6 or IPv4, UDP, VXLAN or Geneve with its options */
 };
 
 /* Entry of the ingress cache: an address of a local pod, as the fallback delivers to it. */
@@ -235,8 +243,11 @@ struct pod {
 #define TUNNEL_UNTRACKED 0x10	/* what that bridge forwards does not pass connection tracking */
 #define TUNNEL_FLOW_BASED 0x40	/* remote host and VNI are chosen for each packet (collect_md): a switch decides, not a routing table */
 #define TUNNEL_BRIDGED 0x20	/* of a host: for frames that are bridged, whose source address the template lacks */
+#define TUNNEL_IPV6 0x80	/* the outer header is IPv6; `mtu` reckons with it */
+#define TUNNEL_LABEL_INHERIT 0x100	/* outer flow label is that of inner IPv6, 0 of IPv4 */
+#define TUNNEL_LONG 0x200	/* of a host: `header` instead of `template` */
 
-/* A tunnel device that may be accelerated. Written by the agent. */
+/* A tunnel device that may be accelerated. Written by the agent, those over IPv6 last. */
 struct tunnel {
 	ifindex_t ifindex;
 	ifindex_t uplink;
@@ -313,6 +324,24 @@ struct backoff {
 };
 
 #define BACKOFF_FREE 4		/* questions before a declined flow has to wait */
+
+/*
+ * Which Geneve header a flow's packets had lately that the fallback was asked
+ * about. Written where the header is seen, egress_init and ingress; read there
+ * and in ingress_init, which does not see it any more.
+ */
+struct carried_key {
+	struct flow_key6 flow;	/* of IPv4 too */
+	__u32 direction;
+};
+
+struct carried {
+	jiffies_t changed_at;	/* when it last was another one; 0: never */
+	__u32 options;		/* digest, as in struct flow */
+	__u32 same;		/* how many in a row have had it */
+};
+
+#define OPTIONS_SAME 4		/* packets with the same options before they are taken for the flow's */
 
 /* dscp mode: who set the mark's bits on this flow's packets, and what they were before. */
 struct pending {

@@ -14,6 +14,7 @@ struct question {
 	__u32 zone;		/* of connection tracking, where the fallback knows the flow; 0: none of its own */
 	__u32 bridged;		/* the packet was not routed by this host */
 	__u32 translated;	/* it has other addresses or ports here than there */
+	__u32 options;		/* ingress: digest of the Geneve header that it arrived with; 0: one without options */
 };
 
 #endif

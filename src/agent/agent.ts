@@ -120,6 +120,7 @@ export async function runAgent({ config, version, log, signal, loading }: AgentO
 			tunnels: config.tunnels,
 			isExcluded: (name) => isExcluded(name, config),
 			whyNoSwitch: () => switchGuard.prepare(),
+			whyNoIpv6Underlay: markMode === "dscp" ? "dscp mode knows outer IPv4 headers only" : undefined,
 		},
 		readSwitch: () => switchWatch.state,
 		readOptedOut: () => kubernetes?.cluster.localOptedOut() ?? new Map(),

@@ -8,7 +8,7 @@ import type { Snapshot } from "./snapshot.js";
 
 const VXLAN: VxlanInfo = {
 	vni: 1, port: 8472, link: 2, local: 0xc0a84d01 as Ipv4, portRange: { low: 0, high: 0 }, ttl: 0, ttlInherit: false,
-	tos: 0, df: "unset", udpChecksum: false, collectMetadata: false, extensions: false, ipv6: false,
+	tos: 0, df: "unset", udpChecksum: false, labelInherit: false, zeroChecksum6: { tx: false, rx: false }, collectMetadata: false, extensions: false, ipv6: false,
 }; // biome-ignore format: a record
 
 function link(ifindex: number, name: string, more: Partial<Link> = {}): Link {
@@ -73,6 +73,24 @@ test("desiredState() wants the tunnel, its uplink and every pod's veth", () => {
 			zones: { ipv4: 0, ipv6: 0 },
 		},
 	]);
+});
+
+test("tunnels over IPv6 are the last, and dscp mode has none", () => {
+	const over6 = { ...VXLAN, ipv6: true, zeroChecksum6: { tx: true, rx: true } };
+	const first = link(4, "flannel-v6.1", { kind: "vxlan", mtu: 1430, vxlan: over6 });
+	const entries = tunnelEntries(desiredState(snapshot([]), CHOOSE_ALL));
+	assert.deepEqual(entries.map(({ ifindex }) => ifindex), [5]); // biome-ignore format: a list
+	const both = { ...snapshot([]), links: [first, ...snapshot([]).links] };
+	assert.deepEqual(
+		tunnelEntries(desiredState(both, CHOOSE_ALL)).map(({ ifindex, ipv6, mtu }) => [ifindex, ipv6, mtu]),
+		[
+			[5, false, 1450],
+			[4, true, 1430],
+		],
+	);
+	const why = "dscp mode knows outer IPv4 headers only";
+	const { tunnels } = desiredState(both, { ...CHOOSE_ALL, whyNoIpv6Underlay: why });
+	assert.deepEqual(tunnels.map((tunnel) => tunnel.why), [why, null]); // biome-ignore format: a list
 });
 
 test("a pod's MTU is no larger than its bridge's", () => {

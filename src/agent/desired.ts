@@ -18,6 +18,8 @@ export interface Choice {
 	whyNoSwitch?: (() => string | undefined) | undefined;
 	/** ifindex of veths whose pods do not want to be accelerated. */
 	optedOut?: ReadonlyMap<number, PodName> | undefined;
+	/** Likewise tunnels over IPv6. */
+	whyNoIpv6Underlay?: string | undefined;
 }
 
 export const CHOOSE_ALL: Choice = { tunnels: "auto", isExcluded: () => false };
@@ -75,6 +77,7 @@ export function desiredState(snapshot: Snapshot, choice: Choice): Desired {
 export function tunnelEntries(desired: Desired): TunnelEntry[] {
 	return desired.tunnels
 		.filter(({ why }) => why === null)
+		.sort((a, b) => Number(a.tunnel.ipv6) - Number(b.tunnel.ipv6)) // as struct tunnel of bpf/oncache.h has it
 		.map(({ tunnel, bridging }) => ({
 			kind: tunnel.kind,
 			ifindex: tunnel.link.ifindex,
@@ -88,6 +91,8 @@ export function tunnelEntries(desired: Desired): TunnelEntry[] {
 				gateway: tunnel.flowBased.gateway?.ifindex ?? 0,
 			},
 			bridging,
+			ipv6: tunnel.ipv6,
+			labelInherit: tunnel.labelInherit,
 			tosInherit: tunnel.tosInherit,
 			ttlInherit: tunnel.ttlInherit,
 			dfInherit: tunnel.dfInherit,
@@ -126,12 +131,13 @@ function zonesOf(tunnel: Tunnel | undefined): Zones {
 function whyNotTunnel(
 	tunnel: Tunnel,
 	own: OwnSwitch,
-	{ tunnels }: Choice,
+	{ tunnels, whyNoIpv6Underlay }: Choice,
 	{ ipsec }: Snapshot,
 	accelerated: number,
 ): string | null {
 	if (tunnels !== "auto" && !tunnels.includes(tunnel.link.name)) return "Not among the configured tunnels";
 	if (tunnel.why !== undefined) return tunnel.why;
+	if (tunnel.ipv6 && whyNoIpv6Underlay !== undefined) return whyNoIpv6Underlay;
 	if (tunnel.flowBased && own.why !== null) return own.why;
 	if (ipsec.some((policy) => encrypts(policy, tunnel)))
 		return "IPsec policies of this host encrypt what it sends: the fast path would send it in the clear";
@@ -151,7 +157,8 @@ const UDP = 17;
 
 /** Whether a policy may transform the tunnel's outer packets. */
 function encrypts({ family, protocol, port }: XfrmPolicy, tunnel: Tunnel): boolean {
-	return family === 4 && (protocol === 0 || protocol === UDP) && (port === undefined || port === tunnel.port);
+	const isOfFamily = tunnel.flowBased !== undefined || (family === 6) === tunnel.ipv6;
+	return isOfFamily && (protocol === 0 || protocol === UDP) && (port === undefined || port === tunnel.port);
 }
 
 /** Whether what a bridge forwards passes connection tracking. */

@@ -6,6 +6,7 @@ import type { Reason } from "../datapath/layout.js";
 import { PROGRAMS } from "../datapath/object.js";
 import { usersOfMark, usesConntrack } from "../kernel/ruleset.js";
 import { readSysctl } from "../kernel/sysctl.js";
+import { overheadBytes } from "../kernel/topology.js";
 import { readSwitch } from "../ovs/switch.js";
 import { snapshotNow } from "./access.js";
 import { CHOOSE_ALL, type Desired, desiredState } from "./desired.js";
@@ -23,7 +24,6 @@ export interface Finding {
 	todo: string | null;
 }
 
-const VXLAN_OVERHEAD_BYTES = 50;
 /** Of the packets: what is rarer is not worth a line. */
 const FEW = 0.01;
 
@@ -152,7 +152,7 @@ function pods({ veths }: Desired): Finding[] {
 
 function mtus({ tunnels, veths }: Desired): Finding[] {
 	const over = tunnels.flatMap(({ tunnel }) => {
-		const room = (tunnel.uplink?.mtu ?? Number.POSITIVE_INFINITY) - VXLAN_OVERHEAD_BYTES;
+		const room = (tunnel.uplink?.mtu ?? Number.POSITIVE_INFINITY) - overheadBytes(tunnel.ipv6);
 		const what = `MTU of ${tunnel.link.name}`;
 		return tunnel.link.mtu > room
 			? [

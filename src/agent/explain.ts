@@ -21,7 +21,7 @@ export const REASON_TEXT: Record<Reason, Explanation> = {
 	protocol: asItShould("neither TCP, UDP nor an ICMP echo"),
 	tcp_flags: asItShould("opens or closes a TCP connection: connection tracking must see it"),
 	outer: asItShould(
-		"an outer header that is not replayed: options, fragment, UDP checksum, VXLAN flags, Geneve options",
+		"an outer header that is not replayed: IP options, fragment, UDP checksum, VXLAN flags, more Geneve options than fit",
 	),
 	vni: asItShould("another overlay's VNI"),
 	flow_miss: asItShould("a flow that is new, unanswered, or was evicted"),
@@ -42,12 +42,13 @@ export const REASON_TEXT: Record<Reason, Explanation> = {
 	extension: asItShould("an IPv6 extension header"),
 	scope: asItShould("a link-local, multicast or IPv4-mapped IPv6 address"),
 	ipv6: asItShould("IPv6, which dscp mode leaves alone"),
+	options: asItShould("other Geneve options than its flow's: they vary, or have changed"),
 };
 
 /** Of questions that were answered with no. */
 export const LESSON_TEXT: Record<Exclude<Lesson, "learned" | "confirmed">, Explanation> = {
 	paused: asItShould("learning was paused, or something had just been evicted"),
-	unfit: asItShould("the overlay sent it in a way that cannot be replayed, such as with Geneve options"),
+	unfit: asItShould("the overlay sent it in a way that cannot be replayed, such as with Geneve options that vary"),
 	not_established: asItShould("connection tracking has not seen both directions"),
 	nat: asItShould("translated to another protocol or family"),
 	device: asItShould("through a device that is not accelerated"),

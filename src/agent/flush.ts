@@ -2,7 +2,6 @@
 import type { Datapath } from "../datapath/datapath.js";
 import { FlowKeys } from "../datapath/flows.js";
 import { type Ip, isIpv6, parseIp } from "../net/ip.js";
-import { parseIpv4 } from "../net/ipv4.js";
 import type { FlushRequest, FlushResult } from "./api.js";
 
 const PROTOCOLS = { icmp: 1, tcp: 6, udp: 17 } as const;
@@ -12,7 +11,7 @@ const ICMPV6 = 58;
 export async function flush(datapath: Datapath, request: FlushRequest): Promise<FlushResult> {
 	const result: FlushResult = { pods: 0, hosts: 0, flows: 0, all: request.all ?? false };
 	if (request.all) datapath.flushAll();
-	if (request.host !== undefined) result.hosts = datapath.flushHost(parseIpv4(request.host));
+	if (request.host !== undefined) result.hosts = datapath.flushHost(parseIp(request.host));
 	if (request.pod !== undefined) {
 		Object.assign(result, await evictAddresses(datapath, new Set([parseIp(request.pod)])));
 	}

@@ -38,6 +38,8 @@ function desired(veths: number[], shaped = false): Desired {
 		tosInherit: false,
 		ttlInherit: false,
 		dfInherit: false,
+		labelInherit: false,
+		ipv6: false,
 		why: undefined,
 	};
 	return {

@@ -76,6 +76,8 @@ function fillSlots({ maps }: Datapath): void {
 		tunnelFlags: 0,
 		tunnel: LOOPBACK,
 		ipId: 0,
+		headerLen: 0,
+		header: [],
 	});
 	const macs = new Uint8Array(FRAME_MACS);
 	pod.write(maps.ingress.view, 0, {

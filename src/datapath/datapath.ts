@@ -35,6 +35,8 @@ import {
 	TUNNEL_BRIDGED,
 	TUNNEL_DF_INHERIT,
 	TUNNEL_FLOW_BASED,
+	TUNNEL_IPV6,
+	TUNNEL_LABEL_INHERIT,
 	TUNNEL_PORT,
 	TUNNEL_TOS_INHERIT,
 	TUNNEL_TTL_INHERIT,
@@ -78,7 +80,7 @@ const NO_MAC = "00:00:00:00:00:00" as MacAddress;
  * flags, Ethernet inside (RFC 8926, section 3.4).
  */
 const FIRST_WORD = { vxlan: 0x08000000, geneve: 0x00006558 };
-/** Of the inner Ethernet header in a host's template: after Ethernet, IPv4, UDP and VXLAN (struct outer of parse.h). */
+/** Of the inner Ethernet header in a host's template, which has it there whatever the outer header is: after Ethernet, IPv4, UDP and VXLAN (struct outer of parse.h). */
 const INNER_ETHERNET = 14 + 20 + 8 + 8;
 
 export interface DirectionCounts {
@@ -623,6 +625,8 @@ function encodeTunnel(entry: TunnelEntry): Tunnel {
 		gateway: entry.flowBased?.gateway ?? 0,
 		flags:
 			(entry.flowBased ? TUNNEL_FLOW_BASED : 0) |
+			(entry.ipv6 ? TUNNEL_IPV6 : 0) |
+			(entry.labelInherit ? TUNNEL_LABEL_INHERIT : 0) |
 			(entry.bridging === "none" ? 0 : TUNNEL_PORT) |
 			(entry.bridging === "untracked" ? TUNNEL_UNTRACKED : 0) |
 			(entry.tosInherit ? TUNNEL_TOS_INHERIT : 0) |
@@ -646,6 +650,8 @@ function decodeTunnel(entry: Tunnel): TunnelEntry {
 			(entry.flags & TUNNEL_FLOW_BASED) === 0
 				? undefined
 				: { zones: { ipv4: entry.zone, ipv6: entry.zone6 }, gateway: entry.gateway },
+		ipv6: (entry.flags & TUNNEL_IPV6) !== 0,
+		labelInherit: (entry.flags & TUNNEL_LABEL_INHERIT) !== 0,
 		tosInherit: (entry.flags & TUNNEL_TOS_INHERIT) !== 0,
 		ttlInherit: (entry.flags & TUNNEL_TTL_INHERIT) !== 0,
 		dfInherit: (entry.flags & TUNNEL_DF_INHERIT) !== 0,

@@ -217,11 +217,12 @@ export class FlowChunk {
 	}
 }
 
-/** Of an entry that is the only one of its flow: nothing is translated. */
-export const NO_OTHER: Pick<Flow, "other" | "addressSum" | "portSum"> = {
+/** Of an entry that is the only one of its flow: nothing is translated; and no Geneve options. */
+export const NO_OTHER: Pick<Flow, "other" | "addressSum" | "portSum" | "options"> = {
 	other: { localIp: 0 as Ipv4, remoteIp: 0 as Ipv4, localPort: 0, remotePort: 0, proto: 0 },
 	addressSum: 0,
 	portSum: 0,
+	options: 0,
 };
 
 const NO_KEYS = new Uint8Array();

@@ -18,7 +18,9 @@ export const REF_POD = 0x80000000;
 export const VERDICT_TRANSLATED = 0x1;
 export const VERDICT_BRIDGED = 0x2;
 export const VERDICT_REVERSE = 0x4;
+export const VERDICT_OPTIONS = 0x8;
 export const OUTER_LEN = 64;
+export const LONG_MAX = 128;
 export const TUNNEL_TOS_INHERIT = 0x1;
 export const TUNNEL_TTL_INHERIT = 0x2;
 export const TUNNEL_DF_INHERIT = 0x4;
@@ -26,13 +28,17 @@ export const TUNNEL_PORT = 0x8;
 export const TUNNEL_UNTRACKED = 0x10;
 export const TUNNEL_FLOW_BASED = 0x40;
 export const TUNNEL_BRIDGED = 0x20;
+export const TUNNEL_IPV6 = 0x80;
+export const TUNNEL_LABEL_INHERIT = 0x100;
+export const TUNNEL_LONG = 0x200;
 export const VETH_SHAPED = 0x1;
 export const VETH_UNTRACKED = 0x2;
 export const BACKOFF_FREE = 4;
+export const OPTIONS_SAME = 4;
 
 /** By number: enum reason. */
-export const REASONS = ["fast", "paused", "not_ipv4", "vlan", "truncated", "ip_options", "fragment", "checksum", "ttl", "protocol", "tcp_flags", "outer", "vni", "flow_miss", "reverse", "stale", "sample", "host_miss", "pod_miss", "veth", "mac", "peer", "mtu", "refused", "backoff", "dscp", "drop", "overload", "extension", "scope", "ipv6"] as const;
-export type Reason = "paused" | "not_ipv4" | "vlan" | "truncated" | "ip_options" | "fragment" | "checksum" | "ttl" | "protocol" | "tcp_flags" | "outer" | "vni" | "flow_miss" | "reverse" | "stale" | "sample" | "host_miss" | "pod_miss" | "veth" | "mac" | "peer" | "mtu" | "refused" | "backoff" | "dscp" | "drop" | "overload" | "extension" | "scope" | "ipv6";
+export const REASONS = ["fast", "paused", "not_ipv4", "vlan", "truncated", "ip_options", "fragment", "checksum", "ttl", "protocol", "tcp_flags", "outer", "vni", "flow_miss", "reverse", "stale", "sample", "host_miss", "pod_miss", "veth", "mac", "peer", "mtu", "refused", "backoff", "dscp", "drop", "overload", "extension", "scope", "ipv6", "options"] as const;
+export type Reason = "paused" | "not_ipv4" | "vlan" | "truncated" | "ip_options" | "fragment" | "checksum" | "ttl" | "protocol" | "tcp_flags" | "outer" | "vni" | "flow_miss" | "reverse" | "stale" | "sample" | "host_miss" | "pod_miss" | "veth" | "mac" | "peer" | "mtu" | "refused" | "backoff" | "dscp" | "drop" | "overload" | "extension" | "scope" | "ipv6" | "options";
 
 /** By number: enum lesson. */
 export const LESSONS = ["learned", "confirmed", "paused", "unfit", "not_established", "nat", "device", "full", "forged", "helper", "conflict", "opted_out"] as const;
@@ -135,11 +141,12 @@ export interface Flow {
 	other: FlowKey;
 	addressSum: number;
 	portSum: number;
+	options: number;
 }
 
 export const flow = {
 	size: 104,
-	offset: { egress: 0, ingress: 32, packets: 64, other: 80, addressSum: 96, portSum: 98 },
+	offset: { egress: 0, ingress: 32, packets: 64, other: 80, addressSum: 96, portSum: 98, options: 100 },
 	read: (view: DataView, at = 0): Flow => ({
 		egress: verdict.read(view, at),
 		ingress: verdict.read(view, at + 32),
@@ -147,6 +154,7 @@ export const flow = {
 		other: flowKey.read(view, at + 80),
 		addressSum: view.getUint16(at + 96, true),
 		portSum: view.getUint16(at + 98, true),
+		options: view.getUint32(at + 100, true),
 	}),
 	write: (view: DataView, at: number, value: Flow): void => {
 		verdict.write(view, at, value.egress);
@@ -155,6 +163,7 @@ export const flow = {
 		flowKey.write(view, at + 80, value.other);
 		view.setUint16(at + 96, value.addressSum, true);
 		view.setUint16(at + 98, value.portSum, true);
+		view.setUint32(at + 100, value.options, true);
 	},
 };
 
@@ -165,11 +174,12 @@ export interface Flow6 {
 	other: FlowKey6;
 	addressSum: number;
 	portSum: number;
+	options: number;
 }
 
 export const flow6 = {
 	size: 128,
-	offset: { egress: 0, ingress: 32, packets: 64, other: 80, addressSum: 120, portSum: 122 },
+	offset: { egress: 0, ingress: 32, packets: 64, other: 80, addressSum: 120, portSum: 122, options: 124 },
 	read: (view: DataView, at = 0): Flow6 => ({
 		egress: verdict.read(view, at),
 		ingress: verdict.read(view, at + 32),
@@ -177,6 +187,7 @@ export const flow6 = {
 		other: flowKey6.read(view, at + 80),
 		addressSum: view.getUint16(at + 120, true),
 		portSum: view.getUint16(at + 122, true),
+		options: view.getUint32(at + 124, true),
 	}),
 	write: (view: DataView, at: number, value: Flow6): void => {
 		verdict.write(view, at, value.egress);
@@ -185,6 +196,7 @@ export const flow6 = {
 		flowKey6.write(view, at + 80, value.other);
 		view.setUint16(at + 120, value.addressSum, true);
 		view.setUint16(at + 122, value.portSum, true);
+		view.setUint32(at + 124, value.options, true);
 	},
 };
 
@@ -212,45 +224,51 @@ export const slot = {
 export interface Host {
 	slot: Slot;
 	template: bigint[];
+	remoteIp: Ip;
+	localIp: Ip;
 	checksum: number;
 	uplink: number;
-	remoteIp: Ipv4;
-	localIp: Ipv4;
 	vni: number;
 	mtu: number;
 	tunnelFlags: number;
-	tunnel: number;
 	ipId: number;
+	tunnel: number;
+	headerLen: number;
+	header: bigint[];
 }
 
 export const host = {
-	size: 192,
-	offset: { slot: 0, template: 16, checksum: 80, uplink: 84, remoteIp: 88, localIp: 92, vni: 96, mtu: 100, tunnelFlags: 102, tunnel: 104, ipId: 128 },
+	size: 320,
+	offset: { slot: 0, template: 16, remoteIp: 80, localIp: 96, checksum: 112, uplink: 116, vni: 120, mtu: 124, tunnelFlags: 126, ipId: 128, tunnel: 132, headerLen: 136, header: 192 },
 	read: (view: DataView, at = 0): Host => ({
 		slot: slot.read(view, at),
 		template: Array.from({ length: 8 }, (_, i) => view.getBigUint64(at + 16 + i * 8, true)),
-		checksum: view.getUint32(at + 80, true),
-		uplink: view.getUint32(at + 84, true),
-		remoteIp: view.getUint32(at + 88) as Ipv4,
-		localIp: view.getUint32(at + 92) as Ipv4,
-		vni: view.getUint32(at + 96) >>> 8,
-		mtu: view.getUint16(at + 100, true),
-		tunnelFlags: view.getUint16(at + 102, true),
-		tunnel: view.getUint32(at + 104, true),
+		remoteIp: readIp(view, at + 80),
+		localIp: readIp(view, at + 96),
+		checksum: view.getUint32(at + 112, true),
+		uplink: view.getUint32(at + 116, true),
+		vni: view.getUint32(at + 120) >>> 8,
+		mtu: view.getUint16(at + 124, true),
+		tunnelFlags: view.getUint16(at + 126, true),
 		ipId: view.getUint32(at + 128, true),
+		tunnel: view.getUint32(at + 132, true),
+		headerLen: view.getUint32(at + 136, true),
+		header: Array.from({ length: 16 }, (_, i) => view.getBigUint64(at + 192 + i * 8, true)),
 	}),
 	write: (view: DataView, at: number, value: Host): void => {
 		slot.write(view, at, value.slot);
 		for (const [i, item] of value.template.entries()) view.setBigUint64(at + 16 + i * 8, item, true);
-		view.setUint32(at + 80, value.checksum, true);
-		view.setUint32(at + 84, value.uplink, true);
-		view.setUint32(at + 88, value.remoteIp);
-		view.setUint32(at + 92, value.localIp);
-		view.setUint32(at + 96, value.vni * 256);
-		view.setUint16(at + 100, value.mtu, true);
-		view.setUint16(at + 102, value.tunnelFlags, true);
-		view.setUint32(at + 104, value.tunnel, true);
+		writeIp(view, at + 80, value.remoteIp);
+		writeIp(view, at + 96, value.localIp);
+		view.setUint32(at + 112, value.checksum, true);
+		view.setUint32(at + 116, value.uplink, true);
+		view.setUint32(at + 120, value.vni * 256);
+		view.setUint16(at + 124, value.mtu, true);
+		view.setUint16(at + 126, value.tunnelFlags, true);
 		view.setUint32(at + 128, value.ipId, true);
+		view.setUint32(at + 132, value.tunnel, true);
+		view.setUint32(at + 136, value.headerLen, true);
+		for (const [i, item] of value.header.entries()) view.setBigUint64(at + 192 + i * 8, item, true);
 	},
 };
 

@@ -22,6 +22,7 @@ export const MAPS = [
 	"backoffs",
 	"pending",
 	"opted_out",
+	"carried",
 ] as const;
 export type MapName = (typeof MAPS)[number];
 

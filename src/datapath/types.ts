@@ -1,6 +1,5 @@
 // What the rest of the program may ask of the datapath: plain values, no pointers.
 import type { Ip } from "../net/ip.js";
-import type { Ipv4 } from "../net/ipv4.js";
 import type { MacAddress } from "../net/mac.js";
 
 export type MarkMode = "metadata" | "dscp";
@@ -52,9 +51,12 @@ export interface TunnelEntry {
 	flowBased: { zones: Zones; gateway: number } | undefined;
 	/** Whether it is a port of a bridge, and whether what that forwards passes connection tracking. */
 	bridging: "none" | "tracked" | "untracked";
+	/** The outer header is IPv6. */
+	ipv6: boolean;
 	tosInherit: boolean;
 	ttlInherit: boolean;
 	dfInherit: boolean;
+	labelInherit: boolean;
 }
 
 export interface VethEntry {
@@ -94,8 +96,9 @@ export interface CachedPod {
 export interface CachedHost {
 	slot: number;
 	generation: number;
-	remote: Ipv4;
-	local: Ipv4;
+	/** Outer addresses. */
+	remote: Ip;
+	local: Ip;
 	vni: number;
 	/** ifindex. */
 	tunnel: number;

@@ -31,6 +31,8 @@ const IFLA_VXLAN = {
 	group6: 16,
 	local6: 17,
 	udpChecksum: 18,
+	zeroChecksum6Tx: 19,
+	zeroChecksum6Rx: 20,
 	remoteChecksumTx: 21,
 	remoteChecksumRx: 22,
 	groupPolicy: 23,
@@ -38,6 +40,7 @@ const IFLA_VXLAN = {
 	genericProtocol: 27,
 	ttlInherit: 28,
 	df: 29,
+	labelPolicy: 32,
 };
 const IFLA_GENEVE = {
 	id: 1,
@@ -47,11 +50,14 @@ const IFLA_GENEVE = {
 	collectMetadata: 6,
 	remote6: 7,
 	udpChecksum: 8,
+	zeroChecksum6Tx: 9,
+	zeroChecksum6Rx: 10,
 	ttlInherit: 12,
 	df: 13,
 	innerProtocolInherit: 14,
 };
 const IFLA_BR_NF_CALL_IPTABLES = 36;
+const VXLAN_LABEL_INHERIT = 1;
 const DF = ["unset", "set", "inherit"] as const;
 
 export function decodeLink(body: Buffer): Link {
@@ -96,7 +102,9 @@ function decodeVxlan(attributes: Attributes): VxlanInfo {
 		ttlInherit: has(IFLA_VXLAN.ttlInherit),
 		tos: attributes.get(IFLA_VXLAN.tos)?.readUInt8() ?? 0,
 		df: DF[attributes.get(IFLA_VXLAN.df)?.readUInt8() ?? 0] ?? "unset",
+		labelInherit: attributes.get(IFLA_VXLAN.labelPolicy)?.readUInt32LE() === VXLAN_LABEL_INHERIT,
 		udpChecksum: has(IFLA_VXLAN.udpChecksum),
+		zeroChecksum6: { tx: has(IFLA_VXLAN.zeroChecksum6Tx), rx: has(IFLA_VXLAN.zeroChecksum6Rx) },
 		collectMetadata: has(IFLA_VXLAN.collectMetadata),
 		extensions: [
 			IFLA_VXLAN.remoteChecksumTx,
@@ -118,6 +126,10 @@ function decodeGeneve(attributes: Attributes): GeneveInfo {
 		tos: attributes.get(IFLA_GENEVE.tos)?.readUInt8() ?? 0,
 		df: DF[attributes.get(IFLA_GENEVE.df)?.readUInt8() ?? 0] ?? "unset",
 		udpChecksum: isSet(attributes, IFLA_GENEVE.udpChecksum),
+		zeroChecksum6: {
+			tx: isSet(attributes, IFLA_GENEVE.zeroChecksum6Tx),
+			rx: isSet(attributes, IFLA_GENEVE.zeroChecksum6Rx),
+		},
 		collectMetadata: attributes.has(IFLA_GENEVE.collectMetadata),
 		innerProtocolInherit: attributes.has(IFLA_GENEVE.innerProtocolInherit),
 	};

@@ -21,8 +21,12 @@ export interface VxlanInfo {
 	/** The whole TOS byte; 1 means "inherit the inner DSCP". */
 	tos: number;
 	df: "unset" | "set" | "inherit";
+	/** The outer IPv6 flow label is that of inner IPv6. */
+	labelInherit: boolean;
 	/** Outer UDP checksum over IPv4. */
 	udpChecksum: boolean;
+	/** Over IPv6: none is sent, none is needed (RFC 6935). */
+	zeroChecksum6: { tx: boolean; rx: boolean };
 	/** Metadata (flow based) mode, as Open vSwitch uses it. */
 	collectMetadata: boolean;
 	/** Group policy, generic protocol or remote checksum extensions are on. */
@@ -44,6 +48,8 @@ export interface GeneveInfo {
 	df: "unset" | "set" | "inherit";
 	/** Outer UDP checksum over IPv4. */
 	udpChecksum: boolean;
+	/** Over IPv6: none is sent, none is needed (RFC 6935). */
+	zeroChecksum6: { tx: boolean; rx: boolean };
 	/** Metadata (flow based) mode, as Open vSwitch uses it. */
 	collectMetadata: boolean;
 	/** It carries IP packets without an inner Ethernet header. */

@@ -36,6 +36,8 @@ const VXLAN: VxlanInfo = {
 	tos: 0,
 	df: "unset",
 	udpChecksum: false,
+	labelInherit: false,
+	zeroChecksum6: { tx: false, rx: false },
 	collectMetadata: false,
 	extensions: false,
 };
@@ -43,6 +45,9 @@ const VXLAN: VxlanInfo = {
 function vxlan(change: Partial<VxlanInfo> = {}, link: Partial<Link> = {}): Link {
 	return device(4, "flannel.1", { kind: "vxlan", mtu: 1450, vxlan: { ...VXLAN, ...change }, ...link });
 }
+
+const over6 = (zeroChecksum6: VxlanInfo["zeroChecksum6"], change: Partial<VxlanInfo> = {}): Link =>
+	vxlan({ link: 2, ipv6: true, udpChecksum: true, zeroChecksum6, ...change });
 
 function route(to: string, device: number, table = 254): Route {
 	const [ip, prefix] = to.split("/");
@@ -132,6 +137,8 @@ describe("findTunnels() describes a tunnel", () => {
 			ttlInherit: false,
 			bridge: undefined,
 			dfInherit: false,
+			labelInherit: false,
+			ipv6: false,
 			flowBased: undefined,
 			why: undefined,
 		});
@@ -140,6 +147,11 @@ describe("findTunnels() describes a tunnel", () => {
 	it("with what it inherits", () => {
 		const tunnel = tunnelOf(vxlan({ link: 2, tos: 1, ttlInherit: true, df: "inherit" }));
 		assert.deepEqual([tunnel.tosInherit, tunnel.ttlInherit, tunnel.dfInherit], [true, true, true]);
+	});
+
+	it("over IPv6, whose header is longer, and whose checksum is another option than that over IPv4", () => {
+		const { ipv6, mtu, labelInherit, why } = tunnelOf(over6({ tx: true, rx: true }, { labelInherit: true }));
+		assert.deepEqual([ipv6, mtu, labelInherit, why], [true, 1430, true, undefined]);
 	});
 
 	it("with the smaller MTU of the device and what the uplink leaves", () => {
@@ -214,7 +226,12 @@ describe("findTunnels() says why a tunnel cannot be accelerated:", () => {
 			},
 		],
 		["no VNI", vxlan({ link: 2, vni: 0 }), /has no VNI/],
-		["IPv6 underlay", vxlan({ link: 2, ipv6: true }), /IPv6/],
+		["UDP checksum over IPv6", over6({ tx: false, rx: true }), /checksums over IPv6; create it with udp6zerocsumtx/],
+		[
+			"none over IPv6 refused",
+			over6({ tx: true, rx: false }),
+			/without checksum over IPv6; create it with udp6zerocsumrx/,
+		],
 		["extensions", vxlan({ link: 2, extensions: true }), /extension/],
 		["UDP checksum", vxlan({ link: 2, udpChecksum: true }), /checksums; create it with noudpcsum/],
 		["tunnel down", vxlan({ link: 2 }, { up: false }), /"flannel.1" is down/],

@@ -42,7 +42,9 @@ export interface Tunnel {
 	/** Outer UDP destination port. */
 	port: number;
 	uplink: Link | undefined;
-	/** Largest inner IPv4 packet, bytes. */
+	/** The outer header is IPv6; of a flow based tunnel each packet's may be. */
+	ipv6: boolean;
+	/** Largest inner packet, bytes; flow based: with an outer IPv4 header and no options. */
 	mtu: number;
 	/** The bridge that it is a port of. */
 	bridge: Link | undefined;
@@ -51,6 +53,8 @@ export interface Tunnel {
 	tosInherit: boolean;
 	ttlInherit: boolean;
 	dfInherit: boolean;
+	/** Of the outer IPv6 flow label. */
+	labelInherit: boolean;
 	/** Why it cannot be accelerated, in one sentence; undefined when it can. */
 	why: string | undefined;
 }
@@ -60,9 +64,9 @@ export interface PodVeth {
 	link: Link;
 }
 
-/** IPv4 + UDP + VXLAN or Geneve + inner Ethernet. */
-const OVERHEAD_BYTES = 20 + 8 + 8 + 14;
 export const POD_DEVICES: readonly string[] = ["veth", "netkit"];
+/** What the outer header takes of the uplink's MTU: IP, UDP, VXLAN or Geneve without options, inner Ethernet. */
+export const overheadBytes = (ipv6: boolean): number => (ipv6 ? 40 : 20) + 8 + 8 + 14;
 const TOS_INHERIT = 1;
 const RT_TABLE_MAIN = 254;
 /** Antrea's, where its switch cannot be asked. */
@@ -136,12 +140,14 @@ function tunnelOf(
 		vni: info.vni,
 		port: info.port,
 		uplink,
-		mtu: smallestMtu(link, uplink, network),
+		ipv6: info.ipv6 && !info.collectMetadata,
+		mtu: smallestMtu(link, uplink, info.ipv6 && !info.collectMetadata, network),
 		bridge: master?.bridge && master,
 		flowBased,
 		tosInherit: port?.tosInherit ?? info.tos === TOS_INHERIT,
 		ttlInherit: port?.ttlInherit ?? info.ttlInherit,
 		dfInherit: info.df === "inherit",
+		labelInherit: "labelInherit" in info && info.labelInherit,
 		why: whyNot(link, info, uplink, why, flowBased, port?.udpChecksum ?? false),
 	};
 }
@@ -171,13 +177,13 @@ export const isSwitch = (kind: string | undefined): boolean => kind === "openvsw
  * The largest packet that surely passes: a route into the tunnel, or over the uplink, may allow less than its device. Larger
  * ones take the fallback, which knows which route it is.
  */
-function smallestMtu(link: Link, uplink: Link | undefined, { routes }: Network): number {
+function smallestMtu(link: Link, uplink: Link | undefined, ipv6: boolean, { routes }: Network): number {
 	const allowed = (device: Link): number =>
 		Math.min(
 			device.mtu,
 			...routes.flatMap((route) => (route.device === device.ifindex && route.mtu ? [route.mtu] : [])),
 		);
-	return Math.min(allowed(link), uplink ? allowed(uplink) - OVERHEAD_BYTES : link.mtu);
+	return Math.min(allowed(link), uplink ? allowed(uplink) - overheadBytes(ipv6) : link.mtu);
 }
 
 /** The device that the tunnel names; else the one with its address; else the one towards a remote host, or any host. */
@@ -204,10 +210,14 @@ function whyNot(
 	if (flowBased && flowBased.zones.ipv4 === undefined && flowBased.zones.ipv6 === undefined)
 		return `${device} belongs to a switch whose connection tracking zone is not known: it is no Antrea bridge; set ovsZone`;
 	if (info.vni === 0 && !flowBased) return `${device} has no VNI`;
-	if (info.ipv6) return `${device} has an IPv6 underlay`;
 	if (why !== undefined) return `${device} ${why}`;
 	if (usesChecksum) return `${device} computes outer UDP checksums: its port has options:csum=true`;
-	if (info.udpChecksum && !flowBased) return `${device} computes outer UDP checksums; create it with noudpcsum`;
+	if (!flowBased && info.ipv6) {
+		// RFC 6936: both ends must agree to do without it.
+		const { tx, rx } = info.zeroChecksum6;
+		if (!tx) return `${device} computes outer UDP checksums over IPv6; create it with udp6zerocsumtx`;
+		if (!rx) return `${device} refuses outer UDP without checksum over IPv6; create it with udp6zerocsumrx`;
+	} else if (info.udpChecksum && !flowBased) return `${device} computes outer UDP checksums; create it with noudpcsum`;
 	if (!link.up) return `${device} is down`;
 	if (!uplink) return `${device} has no uplink: no option, address, route or forwarding entry of it names one`;
 	if (!uplink.up) return `${device} has the uplink "${uplink.name}", which is down`;

@@ -1,5 +1,6 @@
 // Flows as ovs-ofctl prints them, and what ONCache reads in them. Pure.
-import { type Ipv4, parseIpv4 } from "../net/ipv4.js";
+import { type Ip, parseIp } from "../net/ip.js";
+import type { Ipv4 } from "../net/ipv4.js";
 
 export interface OpenFlow {
 	/** Name, or number where the table has none. */
@@ -42,11 +43,11 @@ export function findTracking(flows: readonly OpenFlow[]): Tracking | undefined {
 }
 
 /** Where tunnels lead to. */
-export function findRemotes(flows: readonly OpenFlow[]): Ipv4[] {
+export function findRemotes(flows: readonly OpenFlow[]): Ip[] {
 	const found = flows.flatMap(({ actions }) => {
-		const [, address] = /set_field:([\d.]+)->tun_dst\b/.exec(actions) ?? [];
+		const [, address] = /set_field:([\d.]+|[\da-f:.]+:[\da-f:.]*)->tun_(?:ipv6_)?dst\b/.exec(actions) ?? [];
 		const [, number] = /load:0x([0-9a-f]{1,8})->NXM_NX_TUN_IPV4_DST\[\]/.exec(actions) ?? [];
-		if (address !== undefined) return [parseIpv4(address)];
+		if (address !== undefined) return [parseIp(address)];
 		return number === undefined ? [] : [Number.parseInt(number, 16) as Ipv4];
 	});
 	return [...new Set(found)];

@@ -1,7 +1,7 @@
 // Finds the Open vSwitch bridge that carries the pods, and reads out of its database and flows what ONCache must know
 // about it. An Antrea bridge is recognised by the names of its tables.
 import { existsSync } from "node:fs";
-import type { Ipv4 } from "../net/ipv4.js";
+import type { Ip } from "../net/ip.js";
 import { findPorts, findRemotes, findTracking, parseFlows } from "./flow.js";
 import { askSwitch } from "./tool.js";
 
@@ -43,7 +43,7 @@ export interface Switch {
 	table: string | undefined;
 	tunnels: SwitchTunnel[];
 	/** Where the tunnels lead to. */
-	remotes: Ipv4[];
+	remotes: Ip[];
 	/** Devices that it reads by packet sockets, in user space. */
 	userspacePorts: string[];
 	/** Devices whose packets also go elsewhere (mirrors), or instead (TrafficControl), and why. */

@@ -11,7 +11,8 @@ import { PEER, ping, statusOf } from "./world.js";
 /** Of the packets in both directions: the first ones teach. */
 export const MOST = 0.8;
 export const [TCP_PORT, UDP_PORT] = [8080, 7000];
-const ROUNDS = 60;
+/** Packets each way, at least. */
+export const ROUNDS = 60;
 /** Long enough that the first packets, which teach, are few of them: as the stack hands them over, each has up to 64 KiB. */
 const STREAM_BYTES = Math.max(1_500_000, Math.floor(8_000_000 / PATIENCE));
 

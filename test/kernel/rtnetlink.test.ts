@@ -136,7 +136,9 @@ describe("links()", () => {
 			ttlInherit: false,
 			tos: 0,
 			df: "unset",
+			labelInherit: false,
 			udpChecksum: false,
+			zeroChecksum6: { tx: false, rx: false },
 			collectMetadata: false,
 			extensions: false,
 		});
@@ -171,6 +173,10 @@ describe("links()", () => {
 		assert.equal(vxlan("id 5 dstport 4789 remcsumtx").extensions, true);
 		assert.equal(vxlan("id 5 dstport 4789 local fd00::1").ipv6, true);
 		assert.equal(vxlan("id 5 dstport 4789").ipv6, false);
+		const over6 = "id 5 dstport 4789 local fd00::1";
+		assert.deepEqual(vxlan(over6).zeroChecksum6, { tx: false, rx: false });
+		assert.deepEqual(vxlan(`${over6} udp6zerocsumtx`).zeroChecksum6, { tx: true, rx: false });
+		assert.deepEqual(vxlan(`${over6} udp6zerocsumrx`).zeroChecksum6, { tx: false, rx: true });
 	});
 });
 

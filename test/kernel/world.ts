@@ -83,7 +83,9 @@ export interface WorldOptions {
 	markMode?: MarkMode;
 	maxStalenessMs?: number;
 	countFlows?: boolean;
-	tunnel?: Partial<Pick<TunnelEntry, "kind" | "port" | "tosInherit" | "ttlInherit" | "dfInherit">>;
+	tunnel?: Partial<
+		Pick<TunnelEntry, "kind" | "port" | "ipv6" | "tosInherit" | "ttlInherit" | "dfInherit" | "labelInherit">
+	>;
 	/** The tunnel is a switch's, which has its flows in these zones of connection tracking. */
 	zones?: Zones;
 }
@@ -133,6 +135,8 @@ export function openWorld(options: WorldOptions = {}): World {
 			tosInherit: false,
 			ttlInherit: false,
 			dfInherit: false,
+			labelInherit: false,
+			ipv6: false,
 			...options.tunnel,
 		},
 	]);
@@ -217,7 +221,11 @@ export interface OuterOptions {
 	destinationMac?: string;
 }
 
-function encapsulated(way: "out" | "in", packet: Uint8Array, options: OuterOptions): Buffer {
+/** Which way a tunnel packet goes. */
+export type Way = "out" | "in";
+
+/** What the tunnel device makes of a packet, up to the outer UDP header. */
+export function datagram(way: Way, packet: Uint8Array, options: OuterOptions): Buffer {
 	const out = way === "out";
 	const innerFrame = ethernet(
 		{
@@ -226,7 +234,7 @@ function encapsulated(way: "out" | "in", packet: Uint8Array, options: OuterOptio
 		},
 		packet,
 	);
-	const datagram = udp(
+	return udp(
 		{
 			source: options.sourcePort ?? OUTER_PORT,
 			destination: options.destinationPort ?? PORT,
@@ -234,6 +242,17 @@ function encapsulated(way: "out" | "in", packet: Uint8Array, options: OuterOptio
 		},
 		vxlan(options.vni ?? VNI, innerFrame, options.flags),
 	);
+}
+
+/** An outer IP packet between the two hosts. */
+export function onWire(way: Way, packet: Uint8Array, options: OuterOptions): Buffer {
+	const out = way === "out";
+	const [source, destination] = out ? [MAC.uplink, MAC.remoteUplink] : [MAC.remoteUplink, MAC.uplink];
+	return ethernet({ source, destination: options.destinationMac ?? destination }, packet);
+}
+
+function encapsulated(way: Way, packet: Uint8Array, options: OuterOptions): Buffer {
+	const out = way === "out";
 	const header = {
 		source: out ? LOCAL_HOST : REMOTE_HOST,
 		destination: out ? REMOTE_HOST : LOCAL_HOST,
@@ -242,13 +261,7 @@ function encapsulated(way: "out" | "in", packet: Uint8Array, options: OuterOptio
 		id: 0x4321,
 		...options.ip,
 	};
-	return ethernet(
-		{
-			source: out ? MAC.uplink : MAC.remoteUplink,
-			destination: options.destinationMac ?? (out ? MAC.remoteUplink : MAC.uplink),
-		},
-		ipv4(header, datagram),
-	);
+	return onWire(way, ipv4(header, datagram(way, packet, options)), options);
 }
 
 /** As the tunnel device sends it. */

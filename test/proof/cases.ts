@@ -64,7 +64,6 @@ const NUMBER = { icmp: 1, tcp: 6, udp: 17 } as const;
 const [SYN, ACK, PSH] = [0x02, 0x10, 0x08];
 const DF = 0x4000;
 const MF = 0x2000;
-export const MTU = 1450;
 const GSO_TCPV4 = 1;
 const GSO_UDP_L4 = 5;
 const NEEDS_CSUM = 1;
@@ -132,13 +131,16 @@ const ip4 = (text: string): Buffer => {
 export class Generator {
 	readonly #next: Next;
 	readonly #ends: readonly End[];
+	/** Of the path, bytes. */
+	readonly #mtu: number;
 	/** Ports that no flow has had yet. */
 	#port = 10_000;
 	#id = 0;
 
-	constructor(next: Next, ends: readonly End[]) {
+	constructor(next: Next, ends: readonly End[], mtu: number) {
 		this.#next = next;
 		this.#ends = ends;
+		this.#mtu = mtu;
 	}
 
 	#upTo(limit: number): number {
@@ -260,10 +262,10 @@ export class Generator {
 			17,
 			18,
 			19,
-			MTU - header - 1,
-			MTU - header,
-			MTU - header + 1,
-			MTU - header + 50,
+			this.#mtu - header - 1,
+			this.#mtu - header,
+			this.#mtu - header + 1,
+			this.#mtu - header + 50,
 			1900 - header,
 		]);
 	}
@@ -430,7 +432,7 @@ export class Generator {
 	#gso(flow: Flow, from: 0 | 1): Case {
 		const isTcp = flow.protocol === "tcp";
 		const header = isTcp ? 20 : 8;
-		const size = this.#pick([100, 536, 1000, MTU - 20 - header]);
+		const size = this.#pick([100, 536, 1000, this.#mtu - 20 - header]);
 		const payload = this.#payload(size * (2 + this.#upTo(Math.min(20, Math.floor(40_000 / size)))) + this.#upTo(size));
 		const points = pointsOf(this.#ends, flow, from);
 		const l4 = this.#l4(from, flow, { payload }, points);

@@ -9,7 +9,6 @@ import {
 	type End,
 	type Flow,
 	type Frame,
-	MTU,
 	type Points,
 	type Protocol,
 	pointsOf,
@@ -55,12 +54,15 @@ interface Shape {
 export class Generator6 {
 	readonly #next: () => number;
 	readonly #ends: readonly End[];
+	/** Of the path, bytes. */
+	readonly #mtu: number;
 	#port = 10_000;
 	#id = 1;
 
-	constructor(next: () => number, ends: readonly End[]) {
+	constructor(next: () => number, ends: readonly End[], mtu: number) {
 		this.#next = next;
 		this.#ends = ends;
+		this.#mtu = mtu;
 	}
 
 	#upTo(limit: number): number {
@@ -137,7 +139,7 @@ export class Generator6 {
 	}
 
 	#size(protocol: Protocol): number {
-		const room = MTU - HEADER - (protocol === "tcp" ? 20 : 8);
+		const room = this.#mtu - HEADER - (protocol === "tcp" ? 20 : 8);
 		return this.#pick([0, 1, 2, room - 1, room, room + 1, room + 50]);
 	}
 
@@ -316,7 +318,7 @@ export class Generator6 {
 	#gso(flow: Flow, from: 0 | 1): Case {
 		const isTcp = flow.protocol === "tcp";
 		const header = isTcp ? 20 : 8;
-		const size = this.#pick([100, 536, 1000, MTU - HEADER - header]);
+		const size = this.#pick([100, 536, 1000, this.#mtu - HEADER - header]);
 		const payload = this.#bytes(size * (2 + this.#upTo(Math.min(20, Math.floor(40_000 / size)))) + this.#upTo(size));
 		const points = pointsOf(this.#ends, flow, from);
 		const l4 = this.#l4(from, flow, { payload }, points);

@@ -1,10 +1,10 @@
 // The same packets through the plain overlay and through ONCache: what either pod and the wire see must be the same, byte for byte.
 import { setImmediate } from "node:timers/promises";
 import { applyServices } from "../../src/lab/services.js";
-import type { Family, LabHost, LabPod } from "../../src/lab/topology.js";
+import { type Family, type LabHost, type LabPod, type LabSpec, podMtu } from "../../src/lab/topology.js";
 import { type Case, endsOf, type Flow, Generator, type Protocol, SERVER_PORT, type Way } from "./cases.js";
 import { Generator6 } from "./cases6.js";
-import { type Proof, type ProofOptions, random } from "./proof.js";
+import { type Proof, type ProofOptions, type ProofResult, random } from "./proof.js";
 import { stayOnOneCpu } from "./raw-socket.js";
 import { compare, fastPackets, gatewayMacs, openTwins } from "./twins.js";
 
@@ -44,16 +44,27 @@ export const differential: Proof = {
 	unit: "cases",
 	small: 2500,
 	full: 120_000,
-	run: proveDifferential,
+	run: (options) => proveDifferential(options, "ipv4"),
 };
 
-async function proveDifferential({ seed, amount, signal, progress }: ProofOptions) {
+export const differential6: Proof = {
+	...differential,
+	name: "differential6",
+	claim: `${differential.claim}, over an IPv6 underlay`,
+	small: 600,
+	full: 40_000,
+	run: (options) => proveDifferential(options, "ipv6"),
+};
+
+async function proveDifferential(
+	{ seed, amount, signal, progress }: ProofOptions,
+	underlay: LabSpec["underlay"],
+): Promise<ProofResult> {
 	const failures: string[] = [];
 	const frames: Record<string, number> = {};
 	const known: Record<string, number> = {};
 	const twins = await openTwins({
-		name: "prf-d",
-		hosts: 2,
+		spec: { name: underlay === "ipv6" ? "prf-d6" : "prf-d", hosts: 2, underlay },
 		args: ["--max-staleness-ms", "20000"],
 		places: ({ hosts }) => [
 			...[0, 1].flatMap((pod) =>
@@ -76,9 +87,10 @@ async function proveDifferential({ seed, amount, signal, progress }: ProofOption
 		const hosts = twins.plain.lab.hosts as LabHost[];
 		const macs = await gatewayMacs(twins.plain.lab);
 		const next = random(seed);
+		const mtu = podMtu(twins.plain.lab.spec);
 		const generators = {
-			4: new Generator(next, endsOf(hosts, macs, 4)),
-			6: new Generator6(next, endsOf(hosts, macs, 6)),
+			4: new Generator(next, endsOf(hosts, macs, 4), mtu),
+			6: new Generator6(next, endsOf(hosts, macs, 6), mtu),
 		};
 		for (const { lab } of [twins.plain, twins.cached]) await offerServices(lab.hosts);
 		const fastIn: Record<string, number> = {};

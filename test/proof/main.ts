@@ -11,6 +11,7 @@ const PROOFS: Record<string, () => Promise<Proof>> = {
 	migration: async () => (await import("./migration.js")).migration,
 	fuzz: async () => (await import("./fuzz.js")).fuzz,
 	differential: async () => (await import("./differential.js")).differential,
+	differential6: async () => (await import("./differential.js")).differential6,
 	planted: async () => (await import("./planted.js")).planted,
 	bandwidth: async () => (await import("./bandwidth.js")).bandwidth,
 	overload: async () => (await import("./overload.js")).overload,

@@ -58,7 +58,7 @@ export const PLANTS: readonly Plant[] = [
 	{
 		bug: "the outer source is not looked at",
 		file: "bpf/oncache.bpf.c",
-		line: "ip->saddr != host->remote_ip || ",
+		line: "ip->saddr != host->remote_ip.w[3] || ",
 		instead: "",
 		noticedBy: proof("fuzz", 20_000),
 	},
@@ -103,6 +103,20 @@ export const PLANTS: readonly Plant[] = [
 		line: "&out, OUTER_LEN + sizeof(out.head) + sizeof(out.ends), 0)",
 		instead: "&out, sizeof(out), 0)",
 		noticedBy: ["test/kernel/ipv6-local.test.js"],
+	},
+	{
+		bug: "Geneve options that vary are taken for the flow's",
+		file: "bpf/oncache.bpf.c",
+		line: "	return found == STEADY ? LESSON_LEARNED : LESSON_UNFIT;",
+		instead: "	return LESSON_LEARNED;",
+		noticedBy: ["test/kernel/geneve.test.js"],
+	},
+	{
+		bug: "the outer IPv6 traffic class stays as it was learned",
+		file: "bpf/long.h",
+		line: "		ip->first |= bpf_htonl((__u32)tos << TCLASS_SHIFT);\n",
+		instead: "",
+		noticedBy: proof("differential6", 400),
 	},
 	{
 		bug: "a packet may use the key that its Service's flow has on the wire",

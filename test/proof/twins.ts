@@ -5,7 +5,7 @@ import { agentRequest } from "../../src/agent/client.js";
 import { type LabAgent, startAgent } from "../../src/lab/agent.js";
 import { inNetns, run } from "../../src/lab/command.js";
 import { labDown, labUp } from "../../src/lab/lab.js";
-import { DEFAULT_SPEC, type Lab } from "../../src/lab/topology.js";
+import { type Lab, type LabSpec, specOf, uplinkFamilies } from "../../src/lab/topology.js";
 import { checksum } from "../kernel/packet.js";
 import type { Case } from "./cases.js";
 import { RawSocket, VNET_BYTES } from "./raw-socket.js";
@@ -14,6 +14,9 @@ import { RawSocket, VNET_BYTES } from "./raw-socket.js";
 const LATE_MS = 300;
 const TUNNEL_PORT = 8472;
 const ICMP = 1;
+const UDP = 17;
+const UDP_OVER_IPV4 = 14 + 20;
+const UDP_OVER_IPV6 = 14 + 40;
 /** IPv6 extension header. */
 const FRAGMENT = 44;
 /** Second byte of every Service's address. */
@@ -42,16 +45,15 @@ export interface Twins {
 }
 
 export interface TwinOptions {
-	/** Of the labs; at most 8 characters. */
-	name: string;
-	hosts: number;
+	/** Of the labs, whose pods are two for each host and of both families; the name has at most 8 characters. */
+	spec: Pick<LabSpec, "name"> & Partial<LabSpec>;
 	/** Of the agents. */
 	args: readonly string[];
 	places: (lab: Lab) => Place[];
 	signal: AbortSignal;
 }
 
-export async function openTwins({ name, hosts, args, places, signal }: TwinOptions): Promise<Twins> {
+export async function openTwins({ spec, args, places, signal }: TwinOptions): Promise<Twins> {
 	const worlds: World[] = [];
 	const close = async (): Promise<void> => {
 		for (const { sockets, agents, lab } of worlds) {
@@ -61,7 +63,8 @@ export async function openTwins({ name, hosts, args, places, signal }: TwinOptio
 		}
 	};
 	try {
-		for (const suffix of ["off", "on"]) worlds.push(await openWorld(`${name}-${suffix}`, hosts, places, signal));
+		for (const suffix of ["off", "on"])
+			worlds.push(await openWorld({ ...spec, name: `${spec.name}-${suffix}` }, places, signal));
 		const [plain, cached] = worlds as [World, World];
 		for (const host of cached.lab.hosts) cached.agents.push(await startAgent(host, { args, signal }));
 		return { plain, cached, close };
@@ -72,13 +75,12 @@ export async function openTwins({ name, hosts, args, places, signal }: TwinOptio
 }
 
 async function openWorld(
-	name: string,
-	hosts: number,
+	spec: TwinOptions["spec"],
 	placesOf: TwinOptions["places"],
 	signal: AbortSignal,
 ): Promise<World> {
-	await labDown(name);
-	const lab = await labUp({ ...DEFAULT_SPEC, name, hosts, pods: 2, family: "dual" }, { signal });
+	await labDown(spec.name);
+	const lab = await labUp(specOf({ pods: 2, family: "dual", ...spec }), { signal });
 	const inside = (netns: string, ...argv: string[]) => run(inNetns(netns, argv), { anyCode: true, signal });
 	for (const host of lab.hosts) {
 		// Errors are not rationed; and what ONCache needs of connection tracking holds for both.
@@ -102,19 +104,13 @@ async function openWorld(
 		}
 		for (const other of lab.hosts)
 			if (other !== host)
-				await inside(
-					host.netns,
-					"ip",
-					"neigh",
-					"replace",
-					other.ip,
-					"lladdr",
-					other.mac,
-					"dev",
-					host.uplink,
-					"nud",
-					"permanent",
-				);
+				for (const family of uplinkFamilies(lab.spec))
+					await inside(
+						host.netns,
+						..."ip neigh replace".split(" "),
+						other.nodeIps[family] as string,
+						...`lladdr ${other.mac} dev ${host.uplink} nud permanent`.split(" "),
+					);
 	}
 	const places = placesOf(lab);
 	return { lab, places, sockets: places.map(({ netns, device }) => new RawSocket(netns, device)), agents: [] };
@@ -186,15 +182,23 @@ function blank(received: Buffer, isWire: boolean, anyOuterPort: boolean): string
 	if (frame.length < 14 || frame.readUInt16BE(12) === 0x0806) return undefined;
 	let inner = 14;
 	let wrong = "";
-	if (isWire && frame.length > 64 && frame[23] === 17 && frame.readUInt16BE(36) === TUNNEL_PORT) {
-		wrong += blankId(frame, 14);
-		if (anyOuterPort) frame.writeUInt16BE(0, 34);
-		inner = 64;
+	const udp = isWire ? tunnelUdp(frame) : undefined;
+	if (udp !== undefined) {
+		if (udp === UDP_OVER_IPV4) wrong += blankId(frame, 14);
+		if (anyOuterPort) frame.writeUInt16BE(0, udp);
+		inner = udp + 8 + 8 + 14;
 	}
-	if (isChatter(frame, isWire && inner === 64 ? 50 : 0)) return undefined;
+	if (isChatter(frame, inner - 14)) return undefined;
 	if (isFragment6(frame, inner)) frame.writeUInt32BE(0, inner + 44);
 	if (isOfHost(frame.subarray(inner))) wrong += blankId(frame, inner);
 	return `${vnet.toString("hex")} ${frame.toString("hex")}${wrong}`;
+}
+
+/** Where the outer UDP header is; undefined: not encapsulated. */
+function tunnelUdp(frame: Buffer): number | undefined {
+	const udp = frame.readUInt16BE(12) === 0x86dd ? UDP_OVER_IPV6 : UDP_OVER_IPV4;
+	const protocol = frame[udp === UDP_OVER_IPV6 ? 20 : 23];
+	return frame.length > udp + 30 && protocol === UDP && frame.readUInt16BE(udp + 2) === TUNNEL_PORT ? udp : undefined;
 }
 
 function isFragment6(frame: Buffer, at: number): boolean {
