@@ -146,11 +146,13 @@ async function proveChaos({ seed, amount, signal, progress }: ProofOptions) {
 		const counts = statuses.flatMap(({ packets }) => [packets.egress, packets.ingress]);
 		const fast = counts.reduce((sum, { fast: one }) => sum + one, 0);
 		const slow = counts.reduce((sum, { fallback }) => sum + Object.values(fallback).reduce((a, b) => a + b, 0), 0);
-		for (const { stream, tcp, udp, connections } of seen) {
+		for (const [i, { stream, tcp, udp, connections }] of seen.entries()) {
+			const way = `${ways[i]?.[0].name} to ${ways[i]?.[1]}`;
+			const fail = (what: string): void => void failures.push(`${way}, ${what}`);
 			for (const [what, { failed }] of Object.entries({ stream, tcp, connections }))
-				if (failed !== null) failures.push(`${what}: ${failed}`);
-			if (stream.wrongBytes > 0) failures.push(`stream: ${stream.wrongBytes} bytes arrived wrong`);
-			if (udp.lost > 0) failures.push(`udp: ${udp.lost} datagrams or their answers were lost`);
+				if (failed !== null) fail(`${what}: ${failed}`);
+			if (stream.wrongBytes > 0) fail(`stream: ${stream.wrongBytes} bytes arrived wrong`);
+			if (udp.lost > 0) fail(`udp: ${udp.lost} datagrams or their answers were lost`);
 			const longest = {
 				stream: stream.longestStallMs,
 				tcp: tcp.longestMs,
@@ -158,7 +160,10 @@ async function proveChaos({ seed, amount, signal, progress }: ProofOptions) {
 				connection: connections.longestMs,
 			};
 			for (const [what, ms] of Object.entries(longest))
-				if (ms > STALL_MS) failures.push(`${what}: stood still for ${Math.round(ms)} ms`);
+				if (ms > STALL_MS)
+					fail(
+						`${what}: stood still for ${Math.round(ms)} ms${what === "connection" ? ` (${connections.longest})` : ""}`,
+					);
 		}
 		if (fast === 0) failures.push("no packet took the fast path: this has proved nothing");
 		const sum = (of: (talk: Talk) => number): number => seen.reduce((total, talk) => total + of(talk), 0);

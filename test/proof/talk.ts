@@ -14,7 +14,8 @@ export interface Talk {
 	stream: { bytes: number; wrongBytes: number; longestStallMs: number; failed: string | null };
 	tcp: { answers: number; longestMs: number; failed: string | null };
 	udp: { answers: number; lost: number; longestMs: number };
-	connections: { done: number; longestMs: number; failed: string | null };
+	/** `longest`: of each step of one connection that took longest, ms. */
+	connections: { done: number; longestMs: number; longest: string; failed: string | null };
 }
 
 const NO_STREAM: Talk["stream"] = { bytes: 0, wrongBytes: 0, longestStallMs: 0, failed: null };
@@ -134,18 +135,25 @@ async function datagrams(host: string, until: number): Promise<Talk["udp"]> {
 }
 
 async function shortConnections(host: string, until: number): Promise<Talk["connections"]> {
-	const result: Talk["connections"] = { done: 0, longestMs: 0, failed: null };
+	const result: Talk["connections"] = { done: 0, longestMs: 0, longest: "", failed: null };
 	while (performance.now() < until && result.failed === null) {
 		const started = performance.now();
 		const socket = connect({ host, port: ECHO, noDelay: true });
 		try {
 			await once(socket, "connect", { signal: AbortSignal.timeout(ANSWER_MS) });
+			const connected = performance.now();
 			await ask(socket, Buffer.alloc(100, result.done));
+			const answered = performance.now();
 			const closed = once(socket, "close");
 			socket.end();
 			await closed;
 			result.done++;
-			result.longestMs = Math.max(result.longestMs, performance.now() - started);
+			const ended = performance.now();
+			if (ended - started > result.longestMs) {
+				const steps = [connected - started, answered - connected, ended - answered];
+				result.longestMs = ended - started;
+				result.longest = `connect, answer, close: ${steps.map((ms) => ms.toFixed(0)).join(", ")}`;
+			}
 		} catch (error) {
 			result.failed = String(error);
 		}
