@@ -2,12 +2,11 @@
 import { type LabAgent, startAgent } from "../../src/lab/agent.js";
 import { numbered } from "../../src/lab/antrea.js";
 import { labDown, labUp } from "../../src/lab/lab.js";
-import { PATIENCE } from "../../src/lab/patience.js";
 import { ovs } from "../../src/lab/switch.js";
 import { type Lab, type LabHost, type LabPod, type LabSpec, SWITCH, specOf } from "../../src/lab/topology.js";
 import { UDP_PORT } from "./exchange.js";
 import { runThread } from "./thread.js";
-import { inside, PEER } from "./world.js";
+import { inside, PEER, watchedHosts } from "./world.js";
 
 export const NAME = "e2e-antrea";
 const COOKIE = "cookie=0x6f6e636163686500/-1";
@@ -42,9 +41,7 @@ export async function up(given: Partial<LabSpec>, args?: readonly string[]): Pro
 		await labDown(NAME);
 	};
 	try {
-		// An emulated CPU takes half a minute to start one: there only the host that is looked at has one.
-		const watched = PATIENCE < 10 ? lab.hosts : [h1];
-		if (args) agents.push(...(await Promise.all(watched.map((host) => startAgent(host, { args })))));
+		if (args) agents.push(...(await Promise.all(watchedHosts(lab).map((host) => startAgent(host, { args })))));
 	} catch (error) {
 		await down();
 		throw error;

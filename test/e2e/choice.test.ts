@@ -5,7 +5,7 @@ import type { Worker } from "node:worker_threads";
 import { probeFeatures } from "../../src/datapath/features.js";
 import { startAgent } from "../../src/lab/agent.js";
 import { answerAll, EXCHANGES, fastShare, MOST } from "./exchange.js";
-import { end, statusOf, type TestLab, upWithAgents } from "./world.js";
+import { end, statusOf, type TestLab, upWithAgents, watchedHosts } from "./world.js";
 
 const { tcx, kfunc } = probeFeatures();
 let world: TestLab;
@@ -21,7 +21,7 @@ after(async () => {
 });
 
 test("has what this kernel has", async () => {
-	for (const host of world.lab.hosts) world.agents.push(await startAgent(host, { args: [] }));
+	for (const host of watchedHosts(world.lab)) world.agents.push(await startAgent(host, { args: [] }));
 	const { state, attach, markMode } = await statusOf(world.h1);
 	const expected = { attach: tcx.ok ? "tcx" : "clsact", markMode: kfunc.ok ? "metadata" : "dscp" };
 	assert.deepEqual({ state, attach, markMode }, { state: "accelerating", ...expected });

@@ -5,11 +5,10 @@ import { after, describe, test } from "node:test";
 import type { Worker } from "node:worker_threads";
 import { type LabAgent, startAgent } from "../../src/lab/agent.js";
 import { labDown, labUp } from "../../src/lab/lab.js";
-import { PATIENCE } from "../../src/lab/patience.js";
 import { ovs } from "../../src/lab/switch.js";
 import { type Lab, type LabHost, type LabPod, type LabSpec, SWITCH, specOf } from "../../src/lab/topology.js";
 import { answerAll, EXCHANGES, fastShare, MOST, ROUNDS } from "./exchange.js";
-import { background, end, statusOf } from "./world.js";
+import { background, end, statusOf, watchedHosts } from "./world.js";
 
 const NAME = "e2e-kind";
 const KINDS: Record<string, Partial<LabSpec>> = {
@@ -177,9 +176,7 @@ async function up(
 		await labDown(NAME);
 	};
 	try {
-		// An emulated CPU takes half a minute to start one: there only the host that is looked at has one.
-		const watched = PATIENCE < 10 ? lab.hosts : lab.hosts.slice(0, 1);
-		agents.push(...(await Promise.all(watched.map((host) => startAgent(host, { args: [] })))));
+		agents.push(...(await Promise.all(watchedHosts(lab).map((host) => startAgent(host, { args: [] })))));
 		servers.push(...(await Promise.all((others as LabPod[]).map(answerAll))).flat());
 	} catch (error) {
 		await down();

@@ -7,7 +7,7 @@ import { inNetns, run } from "../../src/lab/command.js";
 import { labDown, labUp } from "../../src/lab/lab.js";
 import { type Lab, type LabHost, type LabPod, type LabSpec, nameOf, specOf } from "../../src/lab/topology.js";
 import { answerAll, EXCHANGES, fastShare, MOST } from "./exchange.js";
-import { deviceCounters, end, eventually, statusOf } from "./world.js";
+import { deviceCounters, end, eventually, statusOf, watchedHosts } from "./world.js";
 
 const NAME = "e2e-uplink";
 after(() => labDown(NAME));
@@ -86,7 +86,7 @@ async function withTraffic(
 	const [h1, h2] = lab.hosts as [LabHost, LabHost];
 	const to = h2.pods[0] as LabPod;
 	let servers: Worker[] = [];
-	const agents = await Promise.all(lab.hosts.map((host) => startAgent(host, { args: [] })));
+	const agents = await Promise.all(watchedHosts(lab).map((host) => startAgent(host, { args: [] })));
 	try {
 		servers = await answerAll(to);
 		const exchange = (): Promise<void> => EXCHANGES.udp(h1.pods[0] as LabPod, to);
