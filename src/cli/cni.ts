@@ -1,7 +1,7 @@
 // oncache cni: the CNI plugin on a node, and in its network configuration.
 
 import { once } from "node:events";
-import { existsSync, statSync } from "node:fs";
+import { existsSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { Command } from "commander";
 import { DEFAULT_CNI_BIN_DIR, DEFAULT_CNI_CONF_DIR, DEFAULT_SOCKET } from "../agent/api.js";
 import { agentRequest } from "../agent/client.js";
@@ -11,6 +11,7 @@ import { addPlugin, type Change, readNetworks, removePlugin } from "../cni/netwo
 import {
 	cachedAttachments,
 	DEFAULT_CACHE_DIR,
+	leavingMark,
 	nodePath,
 	pluginPath,
 	programState,
@@ -148,6 +149,7 @@ async function installProgram({ binDir, node, hostBinDir, ...options }: InstallO
 		);
 	}
 	for (const staged of [newNode, newPlugin]) staged?.commit();
+	rmSync(leavingMark(binDir), { force: true });
 	return newNode !== undefined || newPlugin !== undefined;
 }
 
@@ -158,11 +160,16 @@ function uninstall({
 	cacheDir,
 	force,
 }: Directories & { cacheDir: string; force?: boolean }): void {
-	const files = removePlugin(confDir).map(({ file }) => file);
+	const mark = leavingMark(binDir);
+	if (isDirectory(binDir)) writeFileSync(mark, "");
+	const files = new Set(removePlugin(confDir).map(({ file }) => file));
 	const needed = force ? [] : cachedAttachments(cacheDir);
 	const removed = needed.length > 0 ? [] : removeProgram(binDir);
+	// An agent or "install --watch" may have added it just before it saw the mark.
+	for (const { file } of removePlugin(confDir)) files.add(file);
+	if (needed.length === 0) rmSync(mark, { force: true });
 	if (json) {
-		printJson({ files, removed, neededBy: needed });
+		printJson({ files: [...files], removed, neededBy: needed });
 		return;
 	}
 	for (const file of files) console.log(`Taken out of "${file}"`);
@@ -171,7 +178,7 @@ function uninstall({
 		console.log(
 			`"${pluginPath(binDir)}" stays: ${needed.length} attachments were made with it; repeat this when their pods have gone, or use --force`,
 		);
-	else if (files.length + removed.length === 0) console.log("There was nothing to remove");
+	else if (files.size + removed.length === 0) console.log("There was nothing to remove");
 }
 
 async function status({ confDir, binDir, socket, json }: Directories & { socket: string }): Promise<void> {

@@ -1,8 +1,8 @@
 // Keeps the plugin in the node's network configuration: CNIs write theirs anew whenever they start.
 import { existsSync, watch } from "node:fs";
 import type { Entry } from "./conflist.js";
-import { addPlugin, type Change, NoNetworkError } from "./networks.js";
-import { pluginPath } from "./program.js";
+import { addPlugin, type Change, NoNetworkError, removePlugin } from "./networks.js";
+import { isUsable, pluginPath } from "./program.js";
 
 export interface FollowOptions {
 	confDir: string;
@@ -32,9 +32,11 @@ export function followNetworks({ confDir, binDir, entry, signal, onChange, onPro
 		told = why;
 	};
 	const tryToAdd = (): string | undefined => {
-		// Without it no pod could start.
-		if (!existsSync(pluginPath(binDir)))
-			return `There is no "${pluginPath(binDir)}": the plugin is not added to a list; oncache cni install copies it`;
+		// With a list that names it no pod could start.
+		if (!isUsable(binDir)) {
+			for (const change of removePlugin(confDir)) onChange(change);
+			return `The plugin "${pluginPath(binDir)}" is not there, or is being removed: no list gets it; oncache cni install copies it`;
+		}
 		try {
 			const change = addPlugin(confDir, entry);
 			if (change.what !== "unchanged") onChange(change);

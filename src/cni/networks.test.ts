@@ -165,6 +165,24 @@ test("following: the plugin comes back into what the CNI writes anew, and into a
 	}
 });
 
+test("following: a list that names a plugin which is not there, or is being removed, is put right", () => {
+	for (const leaving of [false, true]) {
+		const stop = new AbortController();
+		const changes: Change[] = [];
+		put("10-flannel.conflist", LIST);
+		addPlugin(dir, ENTRY);
+		if (leaving) for (const name of ["oncache-cni", ".oncache-cni.leaving"]) put(name, "");
+		followNetworks({
+			...{ confDir: dir, binDir: dir, entry: ENTRY, signal: stop.signal },
+			onChange: (change) => changes.push(change),
+			onProblem: () => {},
+		});
+		stop.abort();
+		assert.deepEqual(changes, [{ file: join(dir, "10-flannel.conflist"), what: "removed" }]);
+		assert.equal(get("10-flannel.conflist"), LIST);
+	}
+});
+
 test("following: without the plugin's file no list gets it", () => {
 	const stop = new AbortController();
 	const problems: string[] = [];
@@ -175,7 +193,7 @@ test("following: without the plugin's file no list gets it", () => {
 		onProblem: (why) => problems.push(why),
 	});
 	stop.abort();
-	assert.match(problems[0] ?? "", /There is no ".*oncache-cni"/);
+	assert.match(problems[0] ?? "", /The plugin ".*oncache-cni" is not there/);
 	assert.equal(get("10-flannel.conflist"), LIST);
 	assert.equal(existsSync(join(dir, ".10-flannel.conflist.oncache-new")), false);
 });

@@ -47,6 +47,14 @@ function stageExecutable(path: string, content: Buffer): Staged | undefined {
 	});
 }
 
+/** While it is there, nobody adds the plugin to a list: it is being removed, or stays only for pods that run. */
+export const leavingMark = (binDir: string): string => join(binDir, `.${PLUGIN}.leaving`);
+
+/** Whether a list may name it. */
+export function isUsable(binDir: string): boolean {
+	return existsSync(pluginPath(binDir)) && !existsSync(leavingMark(binDir));
+}
+
 /** @returns what was removed */
 export function removeProgram(binDir: string): string[] {
 	const files = [pluginPath(binDir), nodePath(binDir)].filter((path) => existsSync(path));
