@@ -8,10 +8,12 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, wr
 import { dirname } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { type Finished, inNetns, type RunOptions, run } from "./command.js";
+import { patiently } from "./patience.js";
 import type { LabHost } from "./topology.js";
 
 const CGROUPS = "/sys/fs/cgroup";
 const POLL_MS = 20;
+const EMPTY_LIMIT_MS = patiently(5000);
 
 export interface LabNode {
 	host: LabHost;
@@ -78,7 +80,7 @@ export async function startNode(host: LabHost, options: { signal?: AbortSignal |
 		return nodeOf(host, child, parent);
 	} catch (error) {
 		await end(child);
-		clean(recordOf(host), parent);
+		await clean(recordOf(host), parent);
 		throw error;
 	}
 }
@@ -88,16 +90,17 @@ export async function stopRecordedNodes(dir: string): Promise<void> {
 	const files = existsSync(dir) ? readdirSync(dir).filter((file) => file.endsWith(".node")) : [];
 	for (const file of files) {
 		const parent = Number(readFileSync(`${dir}/${file}`, "utf8"));
-		if (isNode(parent, dir)) process.kill(parent, "SIGKILL");
+		if (isNode(parent, dir)) kill(firstOf(parent) ?? parent);
 		while (isNode(parent, dir)) await setTimeout(POLL_MS);
-		clean(`${dir}/${file}`, parent);
+		await clean(`${dir}/${file}`, parent);
 	}
 }
 
 const recordOf = (host: LabHost): string => host.socket.replace(/\.sock$/, ".node");
 
 function nodeOf(host: LabHost, child: ChildProcess, parent: number): LabNode {
-	const pid = Number(readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8"));
+	const pid = firstOf(parent);
+	if (pid === undefined) throw new Error(`Cannot make a node of ${host.name}: its first process has ended`);
 	const cgroup = cgroupOf(recordOf(host), parent);
 	const argv = (inner: readonly string[], ...options: string[]): string[] => [
 		...["nsenter", "--target", String(pid), "--mount", "--uts", "--ipc", "--net", "--pid", ...options, "--"],
@@ -112,7 +115,7 @@ function nodeOf(host: LabHost, child: ChildProcess, parent: number): LabNode {
 		path: (inside) => `/proc/${pid}/root${inside}`,
 		stop: async () => {
 			await end(child);
-			clean(recordOf(host), parent);
+			await clean(recordOf(host), parent);
 		},
 	};
 }
@@ -135,20 +138,26 @@ async function becomesReady(child: ChildProcess, host: LabHost): Promise<void> {
 	});
 }
 
-/** With its parent goes the first process, and with that the kernel kills all others and awaits their end. */
+/** With the first process, the kernel ends all others; its parent exits when they have ended. */
 async function end(child: ChildProcess): Promise<void> {
 	if (child.exitCode !== null || child.signalCode !== null) return;
-	const first = childOf(child.pid ?? 0);
 	const exited = once(child, "exit");
-	// The parent exits after the first process, and that one after all others.
-	if (first !== undefined) process.kill(first, "SIGKILL");
-	else child.kill("SIGKILL");
+	kill(firstOf(child.pid ?? 0) ?? (child.pid as number));
 	await exited;
 }
 
-function childOf(parent: number): number | undefined {
+function kill(pid: number): void {
 	try {
-		return Number(readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8").trim() || undefined) || undefined;
+		process.kill(pid, "SIGKILL");
+	} catch (error) {
+		if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+	}
+}
+
+/** The node's first process. */
+function firstOf(parent: number): number | undefined {
+	try {
+		return Number(readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8").trim()) || undefined;
 	} catch {
 		return undefined; // it has ended
 	}
@@ -162,10 +171,10 @@ function isNode(parent: number, dir: string): boolean {
 	}
 }
 
-/** cgroups are in no namespace's care: the empty ones stay when all their processes have gone. */
-function clean(record: string, parent: number): void {
+/** cgroups are in no namespace's care: they stay when all their processes have gone. */
+async function clean(record: string, parent: number): Promise<void> {
 	const name = cgroupOf(record, parent);
-	for (const hierarchy of [CGROUPS, ...subdirectories(CGROUPS)]) removeTree(`${hierarchy}${name}`);
+	for (const hierarchy of [CGROUPS, ...subdirectories(CGROUPS)]) await removeTree(`${hierarchy}${name}`);
 	rmSync(record, { force: true });
 }
 
@@ -175,10 +184,16 @@ function cgroupOf(record: string, parent: number): string {
 	return `/oncache-${lab}-${file.replace(/\.node$/, "")}-${parent}`;
 }
 
-function removeTree(cgroup: string): void {
+async function removeTree(cgroup: string): Promise<void> {
 	if (!existsSync(cgroup)) return;
-	for (const child of subdirectories(cgroup)) removeTree(child);
-	rmdirSync(cgroup);
+	for (const child of subdirectories(cgroup)) await removeTree(child);
+	for (const deadline = performance.now() + EMPTY_LIMIT_MS; ; await setTimeout(POLL_MS))
+		try {
+			return rmdirSync(cgroup);
+		} catch (error) {
+			// Its processes may be ending just now.
+			if ((error as NodeJS.ErrnoException).code !== "EBUSY" || performance.now() > deadline) throw error;
+		}
 }
 
 function subdirectories(dir: string): string[] {

@@ -21,6 +21,7 @@ const PROOFS: Record<string, () => Promise<Proof>> = {
 	bursts: async () => (await import("./bursts.js")).bursts,
 	spoofing: async () => (await import("./spoofing.js")).spoofing,
 	latency: async () => (await import("./latency.js")).latency,
+	runtime: async () => (await import("./runtime.js")).runtime,
 };
 
 const HELP = `Usage: npm run prove -- [NAME...] [options]

@@ -1,0 +1,4 @@
+import { testProof } from "./proof.js";
+import { runtime } from "./runtime.js";
+
+testProof(runtime);
