@@ -79,15 +79,20 @@ async function proveRuntime({ amount, signal, progress }: ProofOptions) {
 			});
 		};
 		/** All at once. @returns the share of their packets that this host carried fast */
-		const talk = async (pods: readonly RunningPod[], count: number): Promise<number> => {
+		const talk = async (
+			pods: readonly RunningPod[],
+			count: number,
+			meanwhile?: () => Promise<void>,
+		): Promise<number> => {
 			const sums = async () => {
 				const { egress, ingress } = (await statusOf(h1)).packets;
 				return egress.fast + ingress.fast;
 			};
 			const fast = await sums();
-			const results = await Promise.all(
-				pods.map((pod) => ping(pod, target, "-c", String(count), "-i", "0.02", "-W", "1")),
-			);
+			const [results] = await Promise.all([
+				Promise.all(pods.map((pod) => ping(pod, target, "-c", String(count), "-i", "0.02", "-W", "1"))),
+				meanwhile?.(),
+			]);
 			for (const [i, { sent, received }] of results.entries())
 				if (received < sent) failures.push(`${pods[i]?.name}: ${received} of ${sent} answers`);
 			return ((await sums()) - fast) / (2 * pods.length * count);
@@ -96,10 +101,12 @@ async function proveRuntime({ amount, signal, progress }: ProofOptions) {
 		const first = await makePods("a", amount);
 		const shares = [await talk(first, PINGS)];
 
-		const talking = talk(first, LONG_PINGS);
-		await agent.kill();
-		agent = await startAgent(h1, { signal, limitMs: LIMIT_MS });
-		shares.push(await talking);
+		shares.push(
+			await talk(first, LONG_PINGS, async () => {
+				await agent?.kill();
+				agent = await startAgent(h1, { signal, limitMs: LIMIT_MS });
+			}),
+		);
 
 		// There are no more addresses than pods: half of them are handed on.
 		const [gone, kept] = [first.slice(0, Math.floor(amount / 2)), first.slice(Math.floor(amount / 2))];
