@@ -3,7 +3,7 @@
 //   host 1: tcx                     host 2: clsact, where a new device is left alone for two seconds
 //   pods by bridge, ptp, portmap, bandwidth, each with oncache-cni as the last; and the lab's own pods at the other end
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -311,7 +311,14 @@ test("oncache cni install: the chain that a runtime would execute then accelerat
 		(await cni("status", "--socket", world.h1.socket, "--json")).stdout,
 	) as Record<string, unknown>;
 	assert.deepEqual([isIn, agent], [true, "ready"]);
+
+	// As an agent in a cluster does it, with the few rights that it keeps.
+	await world.agents[0]?.stop();
+	world.agents[0] = await startAgent(world.h1, { args: ["--cni", "--cni-conf-dir", confDir, "--cni-bin-dir", binDir] });
+	writeFileSync(file, original);
+	const isThere = (): boolean => readFileSync(file, "utf8").includes("oncache-cni");
+	await eventually("the agent adds it to what the CNI has written anew", isThere);
 	await cni("uninstall", "--cache-dir", dir);
 	assert.equal(readFileSync(file, "utf8"), original);
-	assert.deepEqual((await run(["ls", "-A", binDir])).stdout, "");
+	assert.deepEqual([readdirSync(confDir), readdirSync(binDir)], [["10-lab.conflist"], []]);
 });
