@@ -19,6 +19,7 @@ export const DEBIAN = "docker.io/library/debian:bookworm-slim";
 export const NODE = "docker.io/library/node:20-bookworm-slim";
 
 const CERTIFICATES = "etc/ssl/certs/ca-certificates.crt";
+const MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr";
 const LEFT_OUT = ["doc", "info", "locale", "man"].map((what) => `--dpkgopt=path-exclude=/usr/share/${what}/*`);
 
 export async function makeBaseImages(buildah: Buildah): Promise<void> {
@@ -26,8 +27,10 @@ export async function makeBaseImages(buildah: Buildah): Promise<void> {
 	try {
 		const debian = join(dir, "debian.tar");
 		await run([
-			...["mmdebstrap", "--quiet", "--mode=root", "--variant=apt", "--aptopt=APT::Install-Recommends false"],
-			...[...LEFT_OUT, "bookworm", debian],
+			...["mmdebstrap", "--quiet", "--mode=root", "--variant=apt", ...LEFT_OUT],
+			// Else a package that needs the whole of Perl does at the end what these do at the beginning.
+			...["--include=usr-is-merged", `--hook-dir=${MERGED_USR}`],
+			...["bookworm", debian],
 		]);
 		await commit(buildah, "scratch", debian, DEBIAN);
 		await commit(buildah, DEBIAN, await nodeAndNpm(join(dir, "node")), NODE);

@@ -1,9 +1,19 @@
 // Builds the agent's image from deploy/Dockerfile, without an engine: Debian's buildah. What was built from the same files is
 // taken from the cache folder; of others, the layers that are the same.
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statfsSync } from "node:fs";
+import {
+	existsSync,
+	mkdirSync,
+	mkdtempSync,
+	readdirSync,
+	readFileSync,
+	renameSync,
+	rmSync,
+	statfsSync,
+	statSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
-import { join, relative } from "node:path";
+import { basename, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { run } from "../../src/lab/command.js";
 import { DEBIAN, makeBaseImages, NODE } from "./base.js";
@@ -13,21 +23,21 @@ import { CACHE } from "./cache.js";
 export type Buildah = (...args: string[]) => Promise<string>;
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
-const STORAGE = join(CACHE, "storage");
+/** With the base images, as they are made now. */
+const STORAGE = join(CACHE, `storage-${hashOf([fileURLToPath(new URL("./base.js", import.meta.url))])}`);
 const OVERLAYFS_MAGIC = 0x794c7630;
 /** Some gigabytes. */
 const LAYERS_LIMIT = 60;
+const ARCHIVES_LIMIT = 4;
 
 /** @returns a Docker archive with the image under `name` */
 export async function buildImage(name: string): Promise<string> {
 	const archive = join(CACHE, `image-${hashOfContent(name)}.tar`);
 	if (existsSync(archive)) return archive;
 	mkdirSync(CACHE, { recursive: true });
-	for (const old of readdirSync(CACHE).filter((file) => /^image-.*\.tar$/.test(file))) rmSync(join(CACHE, old));
+	tidy();
 	// The kernel allows no overlayfs upon another.
 	const driver = statfsSync(CACHE).type === OVERLAYFS_MAGIC ? "vfs" : "overlay";
-	if (existsSync(join(STORAGE, driver)) && readdirSync(join(STORAGE, driver)).length > LAYERS_LIMIT)
-		rmSync(STORAGE, { recursive: true });
 	const runroot = mkdtempSync(join(tmpdir(), "oncache-buildah-"));
 	const buildah: Buildah = async (...args) => {
 		const place = ["--root", STORAGE, "--runroot", runroot, "--storage-driver", driver];
@@ -49,6 +59,24 @@ export async function buildImage(name: string): Promise<string> {
 	return archive;
 }
 
+/** Leaves the newest archives, since another run may be about to read one, and layers of now that are not too many. */
+function tidy(): void {
+	const paths = readdirSync(CACHE).map((name) => join(CACHE, name));
+	const archives = paths.filter((path) => basename(path).startsWith("image-"));
+	const byAge = archives.sort((one, other) => statSync(other).mtimeMs - statSync(one).mtimeMs);
+	const storages = paths.filter((path) => basename(path).startsWith("storage-"));
+	for (const path of [
+		...byAge.slice(ARCHIVES_LIMIT - 1),
+		...storages.filter((path) => path !== STORAGE || layersIn(path) > LAYERS_LIMIT),
+	])
+		rmSync(path, { recursive: true });
+}
+
+function layersIn(storage: string): number {
+	const folders = ["overlay", "vfs"].map((driver) => join(storage, driver)).filter((folder) => existsSync(folder));
+	return folders.reduce((count, folder) => count + readdirSync(folder).length, 0);
+}
+
 /** Of what .dockerignore lets in, and what makes the image of it. */
 function hashOfContent(name: string): string {
 	const list = (folder: string) =>
@@ -58,10 +86,12 @@ function hashOfContent(name: string): string {
 		...["bin/oncache", "bin/package.json", "bpf/Makefile", "scripts/bundle.mjs"],
 		...list("src").filter((path) => /(?<!\.test)\.ts$/.test(path)),
 		...list("bpf").filter((path) => /\.[ch]$/.test(path)),
-	].sort();
-	const hash = createHash("sha256")
-		.update(name)
-		.update(readFileSync(fileURLToPath(import.meta.url)));
-	for (const file of files) hash.update(`\0${relative(".", file)}\0`).update(readFileSync(join(ROOT, file)));
+	].map((file) => join(ROOT, file));
+	return hashOf([fileURLToPath(import.meta.url), ...files.sort()], name + basename(STORAGE));
+}
+
+function hashOf(files: readonly string[], more = ""): string {
+	const hash = createHash("sha256").update(more);
+	for (const file of files) hash.update(`\0${relative(ROOT, file)}\0`).update(readFileSync(file));
 	return hash.digest("hex").slice(0, 32);
 }
