@@ -51,7 +51,7 @@ const container = z.strictObject({
 	startupProbe: probe.optional(),
 	readinessProbe: probe.optional(),
 	livenessProbe: probe.optional(),
-	resources: z.unknown(),
+	resources: z.unknown().optional(),
 	volumeMounts: z
 		.array(
 			z.strictObject({
@@ -77,8 +77,8 @@ const podSpec = z.strictObject({
 	automountServiceAccountToken: z.boolean(),
 	priorityClassName: z.string(),
 	terminationGracePeriodSeconds: z.number(),
-	nodeSelector: z.unknown(),
-	tolerations: z.unknown(),
+	nodeSelector: z.unknown().optional(),
+	tolerations: z.unknown().optional(),
 	initContainers: z.array(container).default([]),
 	containers: z.tuple([container]),
 	volumes: z.array(volume),
