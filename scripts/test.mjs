@@ -19,7 +19,7 @@ const TIERS = {
 	check: { title: "format and lint" },
 	pure: {
 		title: "pure: no privileges",
-		files: /^(src\/|test\/vm\/|test\/[^/]+$)/,
+		files: /^(src\/|test\/(kube|vm)\/|test\/[^/]+$)/,
 		concurrency: true,
 		timeoutMs: 60_000,
 	},
@@ -112,7 +112,10 @@ function findTests() {
 	const built = readdirSync("dist", { recursive: true }).filter((path) => path.endsWith(".test.js"));
 	const isCurrent = (path) => existsSync(path.replace(/\.js$/, ".ts"));
 	for (const stale of built.filter((path) => !isCurrent(path))) rmSync(join("dist", stale));
-	return built.filter(isCurrent).sort();
+	const current = built.filter(isCurrent).sort();
+	for (const path of current)
+		if (!Object.values(TIERS).some(({ files }) => files?.test(path))) throw new Error(`No tier has ${path}`);
+	return current;
 }
 
 function check() {

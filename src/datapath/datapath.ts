@@ -532,7 +532,7 @@ export class Datapath {
 
 	/** Lets go of everything; links, programs and maps stay. */
 	close(): void {
-		for (const map of [
+		const wrapped = [
 			this.#filters.ipv4,
 			this.#filters.ipv6,
 			this.#egressCache,
@@ -542,9 +542,11 @@ export class Datapath {
 			this.#control,
 			this.#counters,
 			this.#lessons,
-		])
-			map.close();
-		for (const fd of [this.#maps.backoffs, this.#maps.pending, ...Object.values(this.#programs)]) closeSync(fd);
+		];
+		for (const map of wrapped) map.close();
+		const closed = new Set(wrapped.map(({ fd }) => fd));
+		for (const fd of [...Object.values(this.#maps), ...Object.values(this.#programs)])
+			if (!closed.has(fd)) closeSync(fd);
 	}
 
 	#initialise(savedTcpBeLiberal: number): void {

@@ -8,7 +8,7 @@ import { control } from "../../src/datapath/layout.js";
 import { ONCACHE, startAgent } from "../../src/lab/agent.js";
 import { inNetns, run } from "../../src/lab/command.js";
 import type { LabHost } from "../../src/lab/topology.js";
-import { bpfObjects, eventually, inside, ping, statusOf, type TestLab, traces, upWithAgents } from "./world.js";
+import { bpfObjects, eventually, freed, inside, ping, statusOf, type TestLab, traces, upWithAgents } from "./world.js";
 
 const NAME = "e2e-life";
 let world: TestLab;
@@ -171,9 +171,7 @@ describe("uninstall", () => {
 			assert.ok(!existsSync(host.socket) && !existsSync(host.bpffs));
 		}
 		assert.deepEqual(await traces(world.h1), clean);
-		await eventually("the kernel has freed every program, map and link", () =>
-			bpfObjects().every((each) => objects.includes(each)),
-		);
+		await freed(objects);
 		const ino = (await inside(world.h1, "stat", "-Lc", "%i", "/proc/self/ns/net")).trim();
 		assert.ok(!existsSync(`/run/oncache/netns-${ino}.lock`));
 		assert.match((await oncache(world.h1, "uninstall")).stdout, /There was nothing to remove/);

@@ -8,7 +8,7 @@ import { probeFeatures } from "../../src/datapath/features.js";
 import { startAgent } from "../../src/lab/agent.js";
 import { inNetns, run } from "../../src/lab/command.js";
 import {
-	background, bpfObjects, deviceCounters, end, eventually, inside, PEER, ping, statusOf, type TestLab, traces, tunnelPackets, upWithAgents,
+	background, bpfObjects, deviceCounters, end, eventually, freed, inside, PEER, ping, statusOf, type TestLab, traces, tunnelPackets, upWithAgents,
 } from "./world.js"; // biome-ignore format: a list
 
 /** Short, so that what must happen at the bound can be awaited. */
@@ -110,10 +110,7 @@ for (const args of [
 			assert.ok(sent - received <= (args[1] === "clsact" ? devices : 0), `${received} of ${sent} arrived`);
 			for (const host of world.lab.hosts) assert.ok(!existsSync(host.bpffs));
 			assert.deepEqual(await traces(world.h1), clean);
-			await eventually("every program, map and link is gone", () => {
-				const left = bpfObjects().filter((id) => !objects.includes(id));
-				return left.length === 0;
-			});
+			await freed(objects);
 		});
 	});
 

@@ -120,13 +120,14 @@ export const PEER = fileURLToPath(new URL("./peer.js", import.meta.url));
 
 /** Awaits something that becomes true; what it waits for is the subject of the test, so the limit is generous. */
 export async function eventually(
-	what: string,
+	what: string | (() => string),
 	isSo: () => boolean | Promise<boolean>,
 	limitMs = patiently(10_000),
 ): Promise<void> {
 	const deadline = performance.now() + limitMs;
 	while (!(await isSo())) {
-		if (performance.now() > deadline) throw new Error(`Not within ${limitMs} ms: ${what}`);
+		if (performance.now() > deadline)
+			throw new Error(`Not within ${limitMs} ms: ${typeof what === "string" ? what : what()}`);
 		await setTimeout(patiently(20));
 	}
 }
@@ -146,6 +147,15 @@ export function bpfObjects(): string[] {
 		}
 		return ids;
 	});
+}
+
+/** Awaits that the kernel has freed every program, map and link but those that it had before. */
+export async function freed(before: readonly string[]): Promise<void> {
+	const left = () => bpfObjects().filter((each) => !before.includes(each));
+	await eventually(
+		() => `the kernel frees every program, map and link; there are still ${left().join(", ")}`,
+		() => left().length === 0,
+	);
 }
 
 /** All that ONCache could leave in a host's network namespace. */

@@ -1,6 +1,6 @@
 // Programs on their hooks: tcx and clsact, take-over by a later agent, other people's programs, and nothing left at the end.
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, readlinkSync } from "node:fs";
 import { after, describe, test } from "node:test";
 import { foreignTcxPrograms } from "../../src/datapath/attach.js";
 import { Datapath, destroy } from "../../src/datapath/datapath.js";
@@ -162,6 +162,26 @@ describe("a device that is gone", () => {
 			datapath.close();
 			destroy(bpffs);
 		});
+});
+
+test("what is closed holds no program and no map of the kernel any more", () => {
+	const held = (): string[] =>
+		readdirSync("/proc/self/fd").flatMap((fd) => {
+			try {
+				const target = readlinkSync(`/proc/self/fd/${fd}`);
+				return /bpf[-_](map|prog|link)/.test(target) ? [target] : [];
+			} catch {
+				return []; // the listing's own
+			}
+		});
+	const before = held();
+	const first = open();
+	const pinned = Datapath.openPinned(bpffs);
+	assert.ok(held().length > before.length);
+	pinned?.close();
+	first.close();
+	assert.deepEqual(held(), before);
+	destroy(bpffs);
 });
 
 describe("maps of an earlier agent", () => {
