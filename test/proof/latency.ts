@@ -1,5 +1,8 @@
 // How long after the kernel's own change a decision that it made wrong is gone: with many pods and flows, the bound of
 // staleness a minute away, so that nothing but the kernel's notification can be the cause.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
 import { setTimeout } from "node:timers/promises";
 import { Datapath } from "../../src/datapath/datapath.js";
 import { NO_OTHER } from "../../src/datapath/flows.js";
@@ -25,9 +28,9 @@ const OTHER_MAC = "0a:20:f4:00:00:99";
 
 interface Event {
 	name: string;
-	/** Commands on the first host. */
-	change: string[];
-	undo: string[];
+	/** Commands of a shell on the first host. */
+	change: string;
+	undo: string;
 	/** Whether the decision is gone. */
 	isGone: () => boolean;
 }
@@ -53,6 +56,7 @@ async function proveLatency({ amount, signal, progress }: ProofOptions) {
 	const failures: string[] = [];
 	const tookMs: Record<string, number[]> = {};
 	const commandMs: number[] = [];
+	const shell = openShell(h1);
 	let datapath: Datapath | undefined;
 	try {
 		progress(`${pods} pods, ${flows} flows`);
@@ -92,49 +96,49 @@ async function proveLatency({ amount, signal, progress }: ProofOptions) {
 			const events: Event[] = [
 				{
 					name: "route to a remote pod moved",
-					change: [ip(`route replace 10.244.2.1/32 via 10.244.3.0 dev ${h1.tunnel} onlink`)],
-					undo: [ip("route del 10.244.2.1/32")],
+					change: ip(`route replace 10.244.2.1/32 via 10.244.3.0 dev ${h1.tunnel} onlink`),
+					undo: ip("route del 10.244.2.1/32"),
 					isGone: isFlowGone,
 				},
 				{
 					name: "neighbour behind the tunnel changed",
-					change: [ip(`neigh replace 10.244.2.0 lladdr ${h3.tunnelMac} dev ${h1.tunnel} nud permanent`)],
-					undo: [ip(`neigh replace 10.244.2.0 lladdr ${h2.tunnelMac} dev ${h1.tunnel} nud permanent`)],
+					change: ip(`neigh replace 10.244.2.0 lladdr ${h3.tunnelMac} dev ${h1.tunnel} nud permanent`),
+					undo: ip(`neigh replace 10.244.2.0 lladdr ${h2.tunnelMac} dev ${h1.tunnel} nud permanent`),
 					isGone: isHostGone,
 				},
 				{
 					name: "forwarding entry moved",
-					change: [`bridge fdb replace ${h2.tunnelMac} dev ${h1.tunnel} dst ${h3.ip}`],
-					undo: [`bridge fdb replace ${h2.tunnelMac} dev ${h1.tunnel} dst ${h2.ip}`],
+					change: `bridge fdb replace ${h2.tunnelMac} dev ${h1.tunnel} dst ${h3.ip}`,
+					undo: `bridge fdb replace ${h2.tunnelMac} dev ${h1.tunnel} dst ${h2.ip}`,
 					isGone: isHostGone,
 				},
 				{
 					name: "remote host's MAC changed",
-					change: [ip(`neigh replace ${h2.ip} lladdr ${OTHER_MAC} dev ${h1.uplink} nud permanent`)],
-					undo: [ip(`neigh replace ${h2.ip} lladdr ${h2.mac} dev ${h1.uplink} nud reachable`)],
+					change: ip(`neigh replace ${h2.ip} lladdr ${OTHER_MAC} dev ${h1.uplink} nud permanent`),
+					undo: ip(`neigh replace ${h2.ip} lladdr ${h2.mac} dev ${h1.uplink} nud reachable`),
 					isGone: isHostGone,
 				},
 				{
 					name: "pod's veth down",
-					change: [ip(`link set ${p2.veth} down`)],
-					undo: [ip(`link set ${p2.veth} up`)],
+					change: ip(`link set ${p2.veth} down`),
+					undo: ip(`link set ${p2.veth} up`),
 					isGone: () => !opened.pods().some((each) => each.slot === pod?.slot && each.generation === pod.generation),
 				},
 				{
 					name: "nftables ruleset changed",
-					change: ["nft add table ip proof"],
-					undo: ["nft delete table ip proof"],
+					change: "nft add table ip proof",
+					undo: "nft delete table ip proof",
 					isGone: () => opened.epoch !== epoch,
 				},
 				{
 					name: "conntrack entry deleted",
-					change: ["conntrack -D -p udp --sport 1024 --dport 80"],
-					undo: [],
+					change: "conntrack -D -p udp --sport 1024 --dport 80",
+					undo: ":",
 					isGone: isFlowGone,
 				},
 			];
 			const event = events[n % events.length] as Event;
-			if (event.change[0]?.startsWith("conntrack"))
+			if (event.change.startsWith("conntrack"))
 				await run(
 					inNetns(
 						h1.netns,
@@ -144,18 +148,19 @@ async function proveLatency({ amount, signal, progress }: ProofOptions) {
 			if (event.isGone()) failures.push(`${event.name}: the decision was not there before`);
 			const started = performance.now();
 			const since = (): number => performance.now() - started;
-			const changing = runAll(h1, event.change).then(() => void commandMs.push(since()));
+			const changing = shell.run(event.change).then(() => void commandMs.push(since()));
 			while (!event.isGone() && since() < LIMIT_MS) await setTimeout(LOOK_MS);
 			const took = since();
 			await changing;
 			if (took >= LIMIT_MS) failures.push(`${event.name}: the decision was still there after ${LIMIT_MS} ms`);
 			tookMs[event.name] = [...(tookMs[event.name] ?? []), took];
-			await runAll(h1, event.undo);
+			await shell.run(event.undo);
 			progress(`${n + 1} of ${amount} events`);
 		}
 		for (const agent of agents) await agent.stop();
 	} finally {
 		datapath?.close();
+		await shell.close();
 		await labDown(NAME);
 		await crowd.close();
 	}
@@ -174,8 +179,23 @@ async function proveLatency({ amount, signal, progress }: ProofOptions) {
 	return { figures, details: { ...details, "commands, ms": commandMs.map((ms) => ms.toFixed(1)) }, failures };
 }
 
-async function runAll(host: LabHost, commands: readonly string[]): Promise<void> {
-	for (const command of commands) await run(inNetns(host.netns, command.split(" ")));
+/** Waits in the host's namespace, so that a command starts at once, and its start is not taken for the agent's time. */
+function openShell(host: LabHost): { run: (command: string) => Promise<void>; close: () => Promise<void> } {
+	const [file = "", ...argv] = inNetns(host.netns, ["sh"]);
+	const child = spawn(file, argv, { stdio: ["pipe", "pipe", "inherit"] });
+	const answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+	const exited = once(child, "exit");
+	return {
+		run: async (command) => {
+			child.stdin.write(`said=$(${command} 2>&1) && echo done || echo "failed: "$said\n`);
+			const { value } = await answers.next();
+			if (value !== "done") throw new Error(`"${command}" ${value ?? "ended its shell"}`);
+		},
+		close: async () => {
+			child.stdin.end();
+			await exited;
+		},
+	};
 }
 
 /** Veths whose other ends lie in one more namespace: to the agent each is a pod. */
