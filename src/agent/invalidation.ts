@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, watch } from "node:fs";
 import type { Logger } from "pino";
 import type { Datapath } from "../datapath/datapath.js";
 import { type Change, watchConntrack, watchNetwork, watchRuleset } from "../kernel/monitor.js";
+import { watchXtablesLock } from "../kernel/xtables-lock.js";
 import type { Reconciler } from "./reconciler.js";
 
 /**
@@ -74,6 +75,7 @@ export function watchKernel(options: {
 	hear("Ends of connection tracking entries", () =>
 		watchConntrack({ signal, onChange, filterFd: datapath.programFd("forget") }),
 	);
+	hear("Changes by the old iptables", () => watchXtablesLock({ signal, onChange }));
 	signal.addEventListener("abort", () => clearTimeout(again), { once: true });
 	return Object.assign(state, { onChange });
 }

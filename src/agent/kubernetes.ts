@@ -12,7 +12,7 @@ import { evictAddresses } from "./flush.js";
 
 /**
  * The CNI hears of a change of policy when we do, and takes its time to apply it: until then, what is judged again is judged
- * as before. Many do so without the kernel telling (ipset, the old iptables), so it is done again after so long, ms.
+ * as before. Many do so without the kernel telling (ipset), so it is done again after so long, ms.
  */
 const AGAIN_MS = [100, 300, 700, 1500, 3000];
 

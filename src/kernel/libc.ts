@@ -1,4 +1,4 @@
-// The C library's calls that Node does not offer: netlink sockets, mount(2), unshare(2).
+// The C library's calls that Node does not offer: netlink sockets, mount(2), unshare(2), all of inotify(7).
 // Each throws a KernelError; the caller says what it was trying to do.
 import koffi from "koffi";
 import { KernelError } from "./error.js";
@@ -19,6 +19,8 @@ const c = {
 	flock: libc.func("int flock(int fd, int operation)"),
 	prctl: libc.func("int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)"),
 	fcntl: libc.func("int fcntl(int fd, int command, int argument)"),
+	inotify_init1: libc.func("int inotify_init1(int flags)"),
+	inotify_add_watch: libc.func("int inotify_add_watch(int fd, const char *path, uint32_t mask)"),
 	execve: libc.func("int execve(const char *path, const void *argv, const void *envp)"),
 };
 
@@ -99,6 +101,19 @@ const PR_CAPBSET_DROP = 24;
 /** Takes a capability out of the calling thread's bounding set: what is executed from it cannot have it any more. */
 export function dropFromBoundingSet(capability: number): void {
 	check(c.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), `Cannot drop capability ${capability}`);
+}
+
+const IN_NONBLOCK = 0o4000;
+const IN_CLOEXEC = 0o2000000;
+
+/** For addInotifyWatch() and fs.readSync(), which fails with EAGAIN while there is nothing; fs.closeSync() closes it. */
+export function openInotify(): number {
+	return check(c.inotify_init1(IN_NONBLOCK | IN_CLOEXEC), "Cannot watch files");
+}
+
+/** @param mask IN_... of include/uapi/linux/inotify.h; replaces that of an earlier call */
+export function addInotifyWatch(fd: number, path: string, mask: number): void {
+	check(c.inotify_add_watch(fd, path, mask), `Cannot watch "${path}"`);
 }
 
 const F_SETFD = 2;

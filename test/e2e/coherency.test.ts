@@ -62,6 +62,7 @@ async function standsStill(): Promise<boolean> {
 describe("a rule that forbids a warm flow", () => {
 	for (const [how, add, remove] of [
 		["iptables", "iptables -I FORWARD -p icmp -j DROP", "iptables -D FORWARD -p icmp -j DROP"],
+		["iptables-legacy", "iptables-legacy -I FORWARD -p icmp -j DROP", "iptables-legacy -D FORWARD -p icmp -j DROP"],
 		[
 			"nft",
 			"nft add table ip other; nft add chain ip other f '{ type filter hook forward priority 0; }'; nft add rule ip other f icmp type echo-request drop",

@@ -39,8 +39,6 @@ interface Denial {
 	source: number;
 	how: string;
 	isDead: boolean;
-	/** The kernel does not tell of rules of the old iptables. */
-	isTold: boolean;
 	/** When the rule was there for certain, and when it may have been taken away. */
 	fromMs: number;
 	untilMs: number;
@@ -106,14 +104,13 @@ async function provePolicy({ seed, amount, signal, progress }: ProofOptions) {
 			const earliestMs = monotonicMs();
 			await run(inNetns(host.netns, add));
 			const fromMs = monotonicMs();
-			await setTimeout((isDead || how === "iptables-legacy" ? BOUND_MS : 0) + 100 + next() * 200);
+			await setTimeout((isDead ? BOUND_MS : 0) + 100 + next() * 200);
 			const untilMs = monotonicMs();
 			await run(inNetns(host.netns, remove));
 			denials.push({
 				source,
 				how: `${how}, ${name}`,
 				isDead,
-				isTold: !isDead && how !== "iptables-legacy",
 				fromMs,
 				untilMs,
 				earliestMs,
@@ -194,12 +191,12 @@ interface Seen {
 
 function judge(denials: readonly Denial[], { sent, arrived, fast, ways }: Seen) {
 	const failures: string[] = [];
-	const latest = { told: [] as number[], untold: [] as number[] };
+	const latest = { alive: [] as number[], dead: [] as number[] };
 	if (fast === 0) failures.push("no packet took the fast path: this has proved nothing");
-	for (const { source, how, isDead, isTold, fromMs, untilMs } of denials) {
+	for (const { source, how, isDead, fromMs, untilMs } of denials) {
 		const passed = arrived.filter(([port, , at]) => port === source && at > fromMs && at < untilMs);
 		const lateMs = Math.max(0, ...passed.map(([, , at]) => at - fromMs));
-		latest[isTold ? "told" : "untold"].push(lateMs);
+		latest[isDead ? "dead" : "alive"].push(lateMs);
 		if (lateMs > BOUND_MS + TICK_MS)
 			failures.push(
 				`${how}: a datagram passed ${Math.round(lateMs)} ms after it was forbidden, agents ${isDead ? "dead" : "alive"}`,
@@ -215,16 +212,16 @@ function judge(denials: readonly Denial[], { sent, arrived, fast, ways }: Seen) 
 	for (const [source, number, at] of lost.slice(0, 10))
 		failures.push(`datagram ${number} from port ${source} was lost at ${at.toFixed(0)} ms although nothing forbade it`);
 	const most = (values: readonly number[]): string => (values.length > 0 ? Math.max(...values).toFixed(1) : "-");
-	const sorted = [...latest.told].sort((a, b) => a - b);
+	const sorted = [...latest.alive].sort((a, b) => a - b);
 	return {
 		figures: {
 			"bound, ms": BOUND_MS,
 			"ways: IPv4 and IPv6, to another host, the same one, and a Service": ways,
 			"packets on the fast path": fast,
-			"flips that the kernel told a living agent": latest.told.length,
-			"of them, last datagram after the rule, ms (median, max)": `${sorted[sorted.length >> 1]?.toFixed(1)}, ${most(latest.told)}`,
-			"flips with dead agents or the old iptables": latest.untold.length,
-			"of them, last datagram after the rule, ms (max)": most(latest.untold),
+			"flips with agents alive": latest.alive.length,
+			"of them, last datagram after the rule, ms (median, max)": `${sorted[sorted.length >> 1]?.toFixed(1)}, ${most(latest.alive)}`,
+			"flips with agents dead": latest.dead.length,
+			"of them, last datagram after the rule, ms (max)": most(latest.dead),
 			"datagrams that were allowed": allowed.length,
 			"of them lost": lost.length,
 		},
