@@ -37,6 +37,8 @@ static __always_inline enum reason miss_ask6(struct __sk_buff *skb, const struct
 static __always_inline int miss6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt,
 				 const struct found *found, enum direction direction, enum reason reason)
 {
+	if (direction == DIRECTION_EGRESS)
+		note_sender(skb);
 	return pass(skb, direction, miss_ask6(skb, ctl, pkt, found, direction, reason));
 }
 
@@ -62,6 +64,8 @@ static __always_inline int tcp_control6(struct __sk_buff *skb, const struct cont
 					enum direction direction)
 {
 	tcp_control_ask6(skb, ctl, pkt);
+	if (direction == DIRECTION_EGRESS)
+		note_sender(skb);
 	return pass(skb, direction, REASON_TCP_FLAGS);
 }
 

@@ -117,10 +117,31 @@ static __always_inline enum reason miss_ask(struct __sk_buff *skb, const struct 
 	return reason;
 }
 
+/*
+ * A bridge that does not know where a MAC address is sends its frames to every
+ * port. That teaches nothing, so ingress_init has to know the pod's own one.
+ * (Noted before the question: afterwards the verifier goes through it for each way there.)
+ */
+__noinline int note_sender(struct __sk_buff *skb)
+{
+	const struct ethhdr *eth;
+	struct veth *veth;
+
+	if (!skb)
+		return NEXT;
+	veth = veth_get(skb->ifindex);
+	eth = (void *)(long)skb->data;
+	if (veth && (void *)(eth + 1) <= (void *)(long)skb->data_end && !mac_equal(veth->pod.b, eth->h_source))
+		__builtin_memcpy(veth->pod.b, eth->h_source, ETH_ALEN);
+	return NEXT;
+}
+
 /* To the fallback, asking it what it does. */
 static __always_inline int miss(struct __sk_buff *skb, const struct control *ctl, const struct packet *pkt,
 				const struct found *found, enum direction direction, enum reason reason)
 {
+	if (direction == DIRECTION_EGRESS)
+		note_sender(skb);
 	return pass(skb, direction, miss_ask(skb, ctl, pkt, found, direction, reason));
 }
 
@@ -150,6 +171,8 @@ static __always_inline int tcp_control(struct __sk_buff *skb, const struct contr
 				       enum direction direction)
 {
 	tcp_control_ask(skb, ctl, pkt, direction);
+	if (direction == DIRECTION_EGRESS)
+		note_sender(skb);
 	return pass(skb, direction, REASON_TCP_FLAGS);
 }
 
@@ -747,7 +770,9 @@ __noinline int ingress_lesson(struct __sk_buff *skb, const ipv6_t *ip, const str
 	if (!skb || !ip || !veth || !question || !verdict)
 		return LESSON_UNFIT;
 	eth = (void *)(long)skb->data;
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end || eth->h_dest[0] & 1)
+	/* Not the pod's: flooded by its bridge, which does not know where that address is. */
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end || eth->h_dest[0] & 1 ||
+	    !mac_equal(eth->h_dest, veth->pod.b))
 		return LESSON_UNFIT;
 	pod.ip = *ip;
 	pod.veth = skb->ifindex;

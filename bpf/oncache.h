@@ -266,7 +266,7 @@ struct tunnel {
 #define VETH_SHAPED 0x1		/* its egress qdisc must see every packet: redirect through it */
 #define VETH_UNTRACKED 0x2	/* what its bridge forwards does not pass connection tracking */
 
-/* A pod's veth that may be accelerated. Key: ifindex. Written by the agent. */
+/* A pod's veth that may be accelerated. Key: ifindex. Written by the agent, all but `pod`. */
 struct veth {
 	__u32 flags;		/* VETH_* */
 	__u32 mtu;		/* largest packet without its Ethernet header, bytes */
@@ -274,6 +274,7 @@ struct veth {
 	__u16 zone;		/* of connection tracking, as those of a tunnel */
 	__u16 zone6;
 	__u32 pad;
+	mac_t pod;		/* what the pod last sent from, as egress saw it; 0: nothing yet */
 };
 
 /* What the agent changes while the programs run. One entry, memory-mapped. */

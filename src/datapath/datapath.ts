@@ -253,9 +253,13 @@ export class Datapath {
 	setVeths(veths: readonly VethEntry[]): void {
 		const key = Buffer.alloc(4);
 		const wanted = new Map(veths.map((entry) => [entry.ifindex, entry]));
-		for (const known of this.veths()) {
-			if (wanted.has(known.ifindex)) continue;
-			key.writeUInt32LE(known.ifindex);
+		const senders = new Map<number, MacAddress>();
+		for (const { keys, values, count } of this.#veths.chunks())
+			for (let i = 0; i < count; i++)
+				senders.set(keys.getUint32(i * 4, true), vethLayout.read(values, i * vethLayout.size).pod);
+		for (const ifindex of senders.keys()) {
+			if (wanted.has(ifindex)) continue;
+			key.writeUInt32LE(ifindex);
 			this.#veths.delete(key);
 		}
 		const value = Buffer.alloc(vethLayout.size);
@@ -267,6 +271,7 @@ export class Datapath {
 				router: entry.router ?? NO_MAC,
 				zone: entry.zones.ipv4,
 				zone6: entry.zones.ipv6,
+				pod: entry.pod ?? senders.get(entry.ifindex) ?? NO_MAC,
 			});
 			this.#veths.set(key, value);
 		}

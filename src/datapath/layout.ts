@@ -356,17 +356,19 @@ export interface Veth {
 	router: MacAddress;
 	zone: number;
 	zone6: number;
+	pod: MacAddress;
 }
 
 export const veth = {
-	size: 24,
-	offset: { flags: 0, mtu: 4, router: 8, zone: 16, zone6: 18 },
+	size: 32,
+	offset: { flags: 0, mtu: 4, router: 8, zone: 16, zone6: 18, pod: 24 },
 	read: (view: DataView, at = 0): Veth => ({
 		flags: view.getUint32(at, true),
 		mtu: view.getUint32(at + 4, true),
 		router: readMac(bytesOf(view, at + 8, 6)),
 		zone: view.getUint16(at + 16, true),
 		zone6: view.getUint16(at + 18, true),
+		pod: readMac(bytesOf(view, at + 24, 6)),
 	}),
 	write: (view: DataView, at: number, value: Veth): void => {
 		view.setUint32(at, value.flags, true);
@@ -374,6 +376,7 @@ export const veth = {
 		bytesOf(view, at + 8, 6).set(macBytes(value.router));
 		view.setUint16(at + 16, value.zone, true);
 		view.setUint16(at + 18, value.zone6, true);
+		bytesOf(view, at + 24, 6).set(macBytes(value.pod));
 	},
 };
 

@@ -5,7 +5,7 @@ import { setTimeout } from "node:timers/promises";
 import { patiently } from "../../src/lab/patience.js";
 import { parseIpv4 } from "../../src/net/ipv4.js";
 import { countSamples, guardTime, teachTooEarly } from "./pace.js";
-import { icmp, ipv4, tcp, udp } from "./packet.js";
+import { ethernet, icmp, ipv4, tcp, udp } from "./packet.js";
 import {
 	enterNetns, fromPod, inbound, inner, LOCAL_PORT, MAC, MARK, NEXT, openWorld, outbound, POD, REDIRECT, REMOTE, REMOTE_HOST, REMOTE_PORT, tool, toPod, track, type World,
 } from "./world.js"; // biome-ignore format: a list
@@ -128,6 +128,28 @@ describe("the init programs", () => {
 			])
 				world.run("egress_init", unfit, { mark: MARK });
 			assert.deepEqual(world.datapath.lessons().egress, { unfit: 4 });
+		}));
+
+	test("learn no pod from a frame that its bridge has flooded: only the address that the pod sends from is its own", () =>
+		inWorld({}, (world) => {
+			track("udp");
+			const frame = (destination: string) =>
+				ethernet({ source: MAC.gateway, destination }, inner("udp", "ingress", { ttl: 62 }));
+			const arrives = (destination: string) => world.run("ingress_init", frame(destination), { mark: MARK });
+			const moved = "0a:58:00:00:00:07";
+			arrives(moved);
+			assert.deepEqual(world.datapath.pods(), []);
+			assert.deepEqual(world.datapath.lessons().ingress, { unfit: 1 });
+			world.run("egress", fromPod(inner("udp", "egress"), { source: moved }));
+			world.datapath.setVeths(world.datapath.veths()); // what is noted stays
+			arrives(MAC.pod);
+			assert.deepEqual(world.datapath.lessons().ingress, { unfit: 2 });
+			arrives(moved);
+			assert.deepEqual(world.datapath.lessons().ingress, { unfit: 2, learned: 1 });
+			assert.deepEqual(
+				world.datapath.pods().map(({ mac }) => mac),
+				[moved],
+			);
 		}));
 
 	test("learn nothing on a veth that the agent does not know", () =>

@@ -69,6 +69,7 @@ describe("an address that is opted out", () => {
 					router,
 					untracked: false,
 					zones: { ipv4: 0, ipv6: 0 },
+					pod: MAC.pod as MacAddress,
 				})),
 			);
 			tool("conntrack", "-I", "-p", "udp", "-s", POD, "-d", other, "--sport", "5000", "--dport", "6000",

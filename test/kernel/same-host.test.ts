@@ -35,7 +35,10 @@ function inWorld(body: (world: World) => void, options: { untracked?: boolean; s
 	const router = ROUTER as MacAddress;
 	world.datapath.setVeths([
 		{ ifindex: world.pod0, shaped: false, mtu: 1450, router, untracked, zones: { ipv4: 0, ipv6: 0 } },
-		{ ifindex: pod1, shaped, mtu: 1400, router, untracked, zones: { ipv4: 0, ipv6: 0 } },
+		{
+			...{ ifindex: pod1, shaped, mtu: 1400, router, untracked, zones: { ipv4: 0, ipv6: 0 } },
+			pod: OTHER_MAC as MacAddress,
+		},
 	]);
 	try {
 		body(world);

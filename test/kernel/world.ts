@@ -119,6 +119,7 @@ export function openWorld(options: WorldOptions = {}): World {
 			router: MAC.gateway as MacAddress,
 			untracked: false,
 			zones,
+			pod: MAC.pod as MacAddress,
 		},
 	]);
 	datapath.setTunnels([

@@ -140,7 +140,7 @@ export function addOther(world: World, pod1: number): FlowWorld {
 	const common = { shaped: false, router, untracked: false, zones: { ipv4: 0, ipv6: 0 } };
 	world.datapath.setVeths([
 		{ ...common, ifindex: world.pod0, mtu: 1450 },
-		{ ...common, ifindex: pod1, mtu: OTHER_MTU },
+		{ ...common, ifindex: pod1, mtu: OTHER_MTU, pod: OTHER_MAC as MacAddress },
 	]);
 	return { ...world, pod1 };
 }
