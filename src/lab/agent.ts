@@ -12,6 +12,7 @@ import type { LabHost } from "./topology.js";
 
 export const ONCACHE = fileURLToPath(new URL("../../../bin/oncache", import.meta.url));
 const READY_LIMIT_MS = patiently(15_000);
+const END_LIMIT_MS = patiently(15_000);
 /** Asking costs the CPU that an agent needs to become ready. */
 const POLL_MS = patiently(20);
 
@@ -19,7 +20,7 @@ export interface LabAgent {
 	pid: number;
 	/** Until /readyz answered. */
 	readyMs: number;
-	/** SIGTERM; what it attached keeps running. */
+	/** SIGTERM; what it attached keeps running. @throws Error when it had to be killed */
 	stop(): Promise<void>;
 	/** SIGKILL. */
 	kill(): Promise<void>;
@@ -111,12 +112,20 @@ async function isReady(socketPath: string): Promise<boolean> {
 }
 
 async function end(child: ChildProcess, host: LabHost, how: NodeJS.Signals): Promise<void> {
+	let isStuck = false;
 	if (child.exitCode === null && child.signalCode === null) {
 		const exited = once(child, "exit");
 		child.kill(how);
+		const timer = globalThis.setTimeout(() => {
+			isStuck = true;
+			child.kill("SIGKILL");
+		}, END_LIMIT_MS);
 		await exited;
+		clearTimeout(timer);
 	}
 	rmSync(pidFile(host), { force: true });
+	if (isStuck)
+		throw new Error(`The agent on ${host.name} did not end ${END_LIMIT_MS / 1000} s after ${how}: it was killed`);
 }
 
 /** Agents that an earlier process started and did not stop; others with the same number are left alone. */

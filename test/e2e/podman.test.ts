@@ -1,7 +1,8 @@
 // Containers that podman makes, as root with a CNI network, one on each of two hosts. The agents find them by themselves.
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { after, afterEach, before, describe, test } from "node:test";
 import { type Podman, type PodmanContainer, startPodman } from "../runtime/podman.js";
+import { endRunning } from "./running.js";
 import { ask, serve } from "./talk.js";
 import { end, inside, ping, statusOf, type TestLab, tunnelPackets, upWithAgents } from "./world.js";
 
@@ -24,6 +25,7 @@ describe("containers of podman with a CNI network", () => {
 		podmen = await Promise.all([startPodman(world.h1, world.lab), startPodman(world.h2, world.lab, { addresses: 1 })]);
 		[a, b] = await Promise.all([podmen[0].run("a"), podmen[1].run("b")]);
 	});
+	afterEach(endRunning); // of a test that failed: the next ones are about something else
 	after(() => world?.down());
 
 	const look = async () => {

@@ -3,6 +3,7 @@
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
+import { noteStarted } from "./running.js";
 
 const ENTRY = fileURLToPath(new URL("./thread-entry.js", import.meta.url));
 
@@ -45,7 +46,7 @@ export async function startThread(
 
 function start({ netns }: { netns: string }, script: string, args: readonly string[]) {
 	const workerData: ThreadData = { netns, script };
-	const worker = new Worker(ENTRY, { workerData, argv: [...args], stdout: true, stderr: true });
+	const worker = noteStarted(new Worker(ENTRY, { workerData, argv: [...args], stdout: true, stderr: true }));
 	const said: Finished = { stdout: "", stderr: "" };
 	for (const stream of ["stdout", "stderr"] as const)
 		worker[stream].setEncoding("utf8").on("data", (text: string) => {

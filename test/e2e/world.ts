@@ -12,6 +12,7 @@ import { inNetns, run } from "../../src/lab/command.js";
 import { labDown, labUp } from "../../src/lab/lab.js";
 import { PATIENCE, patiently } from "../../src/lab/patience.js";
 import { type Lab, type LabHost, type LabPod, type LabSpec, specOf } from "../../src/lab/topology.js";
+import { endRunning, noteStarted } from "./running.js";
 
 export interface TestLab {
 	lab: Lab;
@@ -20,6 +21,7 @@ export interface TestLab {
 	p1: LabPod;
 	p2: LabPod;
 	agents: LabAgent[];
+	/** Whatever tests have left: what still runs in the background ends, too. */
 	down(): Promise<void>;
 }
 
@@ -34,8 +36,12 @@ export async function upWithAgents(
 	const [h1, h2] = lab.hosts as [LabHost, LabHost];
 	const agents: LabAgent[] = [];
 	const down = async (): Promise<void> => {
-		for (const agent of agents) await agent.stop();
-		await labDown(name);
+		await endRunning();
+		try {
+			for (const agent of agents) await agent.stop();
+		} finally {
+			await labDown(name);
+		}
 	};
 	try {
 		if (args) for (const host of lab.hosts) agents.push(await startAgent(host, { args }));
@@ -83,10 +89,10 @@ export async function ping(
 	return { sent: Number(sent), received: Number(received) };
 }
 
-/** Starts something that runs until the end of the test; resolves when it has said `sign`. */
+/** Starts something that runs until end(), or until the lab or this process ends; resolves when it has said `sign`. */
 export async function background(place: { netns: string }, argv: string[], sign?: RegExp): Promise<ChildProcess> {
-	const [file = "", ...args] = inNetns(place.netns, argv);
-	const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe"] });
+	const [file = "", ...args] = ["setpriv", "--pdeathsig", "KILL", "--", ...inNetns(place.netns, argv)];
+	const child = noteStarted(spawn(file, args, { stdio: ["ignore", "pipe", "pipe"] }));
 	let said = "";
 	const saysIt = new Promise<void>((resolve) => {
 		for (const stream of [child.stdout, child.stderr])

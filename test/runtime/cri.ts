@@ -121,10 +121,15 @@ export class Cri {
 		};
 		const client = new runtime.v1.RuntimeService(`unix:${containerd.socket}`, credentials.createInsecure());
 		const cri = new Cri(containerd, client);
-		for (const deadline = performance.now() + LIMIT_MS; ; ) {
-			const conditions = await cri.conditions();
-			if (Object.values(conditions).every((complaint) => complaint === "")) return cri;
-			if (performance.now() > deadline) throw new Error(`The CRI is not ready: ${JSON.stringify(conditions)}`);
+		try {
+			for (const deadline = performance.now() + LIMIT_MS; ; ) {
+				const conditions = await cri.conditions();
+				if (Object.values(conditions).every((complaint) => complaint === "")) return cri;
+				if (performance.now() > deadline) throw new Error(`The CRI is not ready: ${JSON.stringify(conditions)}`);
+			}
+		} catch (error) {
+			cri.close();
+			throw error;
 		}
 	}
 
