@@ -11,7 +11,7 @@ import { CHART, type Manifest, render, whyNoHelm } from "../deploy/helm.js";
 import { buildImage } from "../deploy/image.js";
 import { type RunningDaemon, startDaemon } from "../deploy/kubelet.js";
 import { Cri, type RunningPod } from "../runtime/cri.js";
-import { bpfObjects, eventually, ping, statusOf, type TestLab, traces, tunnelPackets, upWithAgents } from "./world.js";
+import { bpfObjects, freed, ping, statusOf, type TestLab, traces, tunnelPackets, upWithAgents } from "./world.js";
 
 const NAME = "e2e-deploy";
 const HOOK = "helm.sh/hook";
@@ -180,9 +180,7 @@ describe("the chart's pods", { skip: whyNoHelm }, () => {
 			assert.deepEqual(await traces(host), clean.traces[i]);
 			assert.equal(await files(node), clean.files[i]);
 		}
-		await eventually("the kernel has freed every program, map and link", () =>
-			bpfObjects().every((each) => clean.objects.includes(each)),
-		);
+		await freed(clean.objects);
 	});
 });
 

@@ -298,6 +298,24 @@ const PROPAGATION = {
 	Bidirectional: "PROPAGATION_BIDIRECTIONAL",
 };
 
+/** What kubelet gives to every container that is not privileged (pkg/securitycontext/util.go of Kubernetes). */
+const MASKED_PATHS = [
+	...[
+		"acpi",
+		"asound",
+		"interrupts",
+		"kcore",
+		"keys",
+		"latency_stats",
+		"sched_debug",
+		"scsi",
+		"timer_list",
+		"timer_stats",
+	].map((name) => `/proc/${name}`),
+	...["/sys/devices/virtual/powercap", "/sys/firmware"],
+];
+const READONLY_PATHS = ["bus", "fs", "irq", "sys", "sysrq-trigger"].map((name) => `/proc/${name}`);
+
 function containerConfig(name: string, spec: ContainerSpec, sandbox: object) {
 	const { privileged = false, runAsUser, runAsGroup, capabilities = {} } = spec;
 	const { linux } = sandbox as { linux: { security_context: { namespace_options: object } } };
@@ -324,6 +342,7 @@ function containerConfig(name: string, spec: ContainerSpec, sandbox: object) {
 				namespace_options: linux.security_context.namespace_options,
 				readonly_rootfs: spec.readonlyRootfs ?? false,
 				no_new_privs: spec.noNewPrivileges ?? false,
+				...(!privileged && { masked_paths: MASKED_PATHS, readonly_paths: READONLY_PATHS }),
 				...(runAsUser !== undefined && { run_as_user: { value: runAsUser } }),
 				...(runAsGroup !== undefined && { run_as_group: { value: runAsGroup } }),
 				seccomp: { profile_type: privileged ? "Unconfined" : (spec.seccomp ?? "RuntimeDefault") },
