@@ -19,7 +19,7 @@ writeFileSync(RAW, `${JSON.stringify(known, null, "\t")}\n`);
 let text = readFileSync(DOC, "utf8");
 for (const [name, result] of Object.entries(known.proofs)) {
 	// From the command, or the place that is kept for it, to the next heading.
-	const block = new RegExp(`(\`npm run prove -- ${name}\\b[^\\n]*|MISSING ${name})\\n[\\s\\S]*?(?=\\n## )`);
+	const block = new RegExp(`(\`npm run prove -- ${name}\\b[^\\n]*|MISSING ${name})\\n[\\s\\S]*?(?=\\n##+ )`);
 	if (!block.test(text))
 		throw new Error(`Cannot write proof "${name}": "${DOC}" has neither its command nor "MISSING ${name}"`);
 	text = text.replace(block, () => blockOf(name, result));
@@ -30,7 +30,7 @@ function blockOf(name, { startedWith, amount, unit, seconds, figures, failures }
 	const rest = startedWith.slice(startedWith.indexOf(name) + 1).join(" ");
 	const command = `npm run prove -- ${name}${rest === "" ? "" : ` ${rest}`}`;
 	const verdict = failures.length === 0 ? "Holds" : "BROKEN";
-	const rows = Object.entries(figures).map(([key, value]) => `| ${key} | ${grouped(value)} |`);
+	const rows = Object.entries(figures).map(([key, value]) => `| ${key} | ${grouped(value).replaceAll("|", "\\|")} |`);
 	return [
 		`\`${command}\`: ${grouped(amount)} ${unit}, ${Math.round(seconds)} s. **${verdict}.**`,
 		"",
