@@ -66,7 +66,7 @@ const container = z.strictObject({
 const volume = z.union([
 	z.strictObject({
 		name: z.string(),
-		hostPath: z.strictObject({ path: z.string(), type: z.enum(["Directory", "DirectoryOrCreate"]) }),
+		hostPath: z.strictObject({ path: z.string(), type: z.enum(["Directory", "DirectoryOrCreate", "FileOrCreate"]) }),
 	}),
 	z.strictObject({ name: z.string(), configMap: z.strictObject({ name: z.string() }) }),
 ]);
@@ -155,7 +155,8 @@ async function mountVolumes(
 		if ("hostPath" in each) {
 			const { path, type } = each.hostPath;
 			if (type === "DirectoryOrCreate") await node.run(["mkdir", "-p", path]);
-			await node.run(["test", "-d", path]);
+			if (type === "FileOrCreate") await node.run(["touch", path]);
+			await node.run(["test", type === "FileOrCreate" ? "-f" : "-d", path]);
 			sources[each.name] = path;
 			continue;
 		}

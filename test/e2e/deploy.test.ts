@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import type { Status } from "../../src/agent/api.js";
+import { XTABLES_LOCK } from "../../src/kernel/xtables-lock.js";
 import { type Containerd, startContainerd } from "../../src/lab/containerd.js";
 import type { LabNode } from "../../src/lab/node.js";
 import type { LabHost } from "../../src/lab/topology.js";
@@ -11,7 +12,17 @@ import { CHART, type Manifest, render, whyNoHelm } from "../deploy/helm.js";
 import { buildImage } from "../deploy/image.js";
 import { type RunningDaemon, startDaemon } from "../deploy/kubelet.js";
 import { Cri, type RunningPod } from "../runtime/cri.js";
-import { bpfObjects, freed, ping, statusOf, type TestLab, traces, tunnelPackets, upWithAgents } from "./world.js";
+import {
+	bpfObjects,
+	eventually,
+	freed,
+	ping,
+	statusOf,
+	type TestLab,
+	traces,
+	tunnelPackets,
+	upWithAgents,
+} from "./world.js";
 
 const NAME = "e2e-deploy";
 const HOOK = "helm.sh/hook";
@@ -61,6 +72,8 @@ describe("the chart's pods", { skip: whyNoHelm }, () => {
 			RunningPod,
 			RunningPod,
 		];
+		// As on every node that has kube-proxy or has had it: the old iptables' own.
+		for (const { node } of places()) await node.run(["touch", XTABLES_LOCK]);
 		clean.traces = await Promise.all(places().map(({ host }) => traces(host)));
 		clean.files = await Promise.all(places().map(({ node }) => files(node)));
 		clean.objects = bpfObjects();
@@ -148,6 +161,16 @@ describe("the chart's pods", { skip: whyNoHelm }, () => {
 		assert.equal(pods.filter(({ attached }) => attached).length, 3);
 		await second.cri.removePod(pod);
 		assert.match((await (agents[1] as RunningDaemon).exec("oncache", "cni", "status")).stdout, /^installed/);
+	});
+
+	test("hear of the old iptables on their node", async () => {
+		const [first] = places();
+		assert.ok(first);
+		const flushes = async () => (await agentStatus(first)).coherency?.flushes ?? 0;
+		const before = await flushes();
+		await first.node.run(["iptables-legacy", "-A", "FORWARD", "-j", "ACCEPT"]);
+		await eventually("everything is evicted", async () => (await flushes()) > before);
+		await first.node.run(["iptables-legacy", "-D", "FORWARD", "-j", "ACCEPT"]);
 	});
 
 	test("are replaced, with another configuration, and no packet is lost", async () => {
