@@ -166,7 +166,7 @@ function whyNotHost(
 		return `The bridge knows ${host.peerMac} behind ${nameOfLink(port, forwarding.links)}`;
 	if (strict && !host.bridged && !isSwitched && !forwarding.isNeighbour(router.ifindex, host.peerMac))
 		return `No neighbour on "${tunnel.name}" has the MAC address ${host.peerMac}`;
-	const [[, hop] = []] = forwarding.hops([host.remote], tunnel.vxlan?.link);
+	const [[, hop] = []] = forwarding.hops([host.remote], { device: tunnel.vxlan?.link, source: host.local });
 	return whyNotHop(hop, host.uplink, host.nextHopMac, forwarding, strict);
 }
 

@@ -3,7 +3,7 @@ import type { Ip } from "../net/ip.js";
 import type { MacAddress } from "../net/mac.js";
 import { ByDevice } from "./by-device.js";
 import type { Address, Link } from "./link.js";
-import type { Rtnetlink } from "./rtnetlink.js";
+import type { RouteFrom, Rtnetlink } from "./rtnetlink.js";
 import { findSwitchGateway, isSwitch } from "./topology.js";
 
 /** The next hop of a route. */
@@ -51,9 +51,9 @@ export class Forwarding {
 			} else if (master !== undefined && ifindex !== master) this.#ports.set(master, mac, ifindex);
 	}
 
-	/** Undefined: the kernel has no route. `device` as in Rtnetlink.routesTo(). */
-	hops(destinations: readonly Ip[], device?: number): [Ip, Hop | undefined][] {
-		const routes = this.#rtnetlink.routesTo(destinations, device);
+	/** Undefined: the kernel has no route. */
+	hops(destinations: readonly Ip[], from?: RouteFrom): [Ip, Hop | undefined][] {
+		const routes = this.#rtnetlink.routesTo(destinations, from);
 		return destinations.map((destination, i) => {
 			const route = routes[i];
 			if (route?.device === undefined) return [destination, undefined];

@@ -28,6 +28,7 @@ const AF_INET6 = 10;
 const FAMILIES = [AF_INET, AF_INET6];
 const AF_BRIDGE = 7;
 const RTA_DST = 1;
+const RTA_SRC = 2;
 const RTA_OIF = 4;
 const IFLA_IFNAME = 3;
 const IFLA_EXT_MASK = 29;
@@ -38,6 +39,17 @@ const NETNSA_NSID = 1;
 const NETNSA_FD = 3;
 /** Counters are half of an answer, and nobody asks for them. */
 const RTEXT_FILTER_SKIP_STATS = 8;
+
+/** What is known of the sender of a packet whose route is asked for. */
+export interface RouteFrom {
+	/** ifindex: the socket is bound to it, as that of a vxlan device with an underlay device is. */
+	device?: number | undefined;
+	/**
+	 * Its address, one of this host and of the destinations' family. Over IPv6 a bound socket without one finds only routes over
+	 * its device (ip6_route_output_flags() of net/ipv6/route.c), and no blackhole.
+	 */
+	source?: Ip | undefined;
+}
 
 export class Rtnetlink {
 	readonly #netlink: Netlink;
@@ -96,15 +108,20 @@ export class Rtnetlink {
 
 	/**
 	 * Where the kernel would send a packet of this host to each address, policy rules included; undefined where it
-	 * would not. @param device the socket is bound to it, as a vxlan device with an underlay device is
+	 * would not.
 	 */
-	routesTo(destinations: readonly Ip[], device?: number): (Route | undefined)[] {
-		const bound = device === undefined ? Buffer.alloc(0) : encodeU32(RTA_OIF, device);
+	routesTo(destinations: readonly Ip[], from: RouteFrom = {}): (Route | undefined)[] {
+		const { device, source } = from;
+		const bound = Buffer.concat([
+			...(device === undefined ? [] : [encodeU32(RTA_OIF, device)]),
+			...(source === undefined ? [] : [encodeAttribute(RTA_SRC, encodeIp(source))]),
+		]);
 		const bodies = destinations.map((ip) => {
 			const address = encodeIp(ip);
 			const body = Buffer.alloc(RTMSG_BYTES);
 			body.writeUInt8(isIpv6(ip) ? AF_INET6 : AF_INET, 0);
 			body.writeUInt8(8 * address.length, 1);
+			if (source !== undefined) body.writeUInt8(8 * address.length, 2);
 			return Buffer.concat([body, encodeAttribute(RTA_DST, address), bound]);
 		});
 		return this.#netlink.requestMany({ type: RTM_GETROUTE, bodies, action: "look routes up" }, (answer) => {

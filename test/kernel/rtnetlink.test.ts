@@ -368,6 +368,15 @@ it("addresses(), routes(), routesTo() and neighbours() know IPv6 too", () => {
 		[[device, "fd00:7::2"], [device, "192.168.7.2"], undefined, [device, "fd00:7::68"], [device, undefined], undefined],
 	);
 
+	sh("ip route add blackhole fd00:7::77/128");
+	const bound = { device, source: parseIp("fd00:7::1") };
+	assert.deepEqual(
+		kernel.routesTo(["fd00:7::76", "fd00:7::77"].map(parseIp), bound).map((route) => route?.device),
+		[device, undefined],
+		"a socket that is bound to a device and an address finds the route that leads nowhere",
+	);
+	sh("ip route del blackhole fd00:7::77/128");
+
 	const macOf = (ip: string) => kernel.neighbours().find((entry) => entry.ip === parseIp(ip))?.mac;
 	assert.equal(macOf("fd00:7::80"), "0a:00:00:00:00:80");
 	assert.equal(macOf("fd00:7::81"), undefined);

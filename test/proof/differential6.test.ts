@@ -1,0 +1,4 @@
+import { differential6 } from "./differential.js";
+import { testProof } from "./proof.js";
+
+testProof(differential6);
