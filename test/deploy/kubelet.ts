@@ -136,6 +136,7 @@ export async function startDaemon(
 			if (code !== undefined) throw new Error(`"${main.name}" ended with ${code}: ${daemon.log()}`);
 			return (await answers(node, main.startupProbe)) && (await answers(node, main.readinessProbe)) ? true : undefined;
 		});
+		if (!(await answers(node, main.livenessProbe))) throw new Error(`"${main.name}" is ready, and not alive`);
 		return daemon;
 	} catch (error) {
 		await cri.removePod(pod);

@@ -219,6 +219,6 @@ async function files(node: LabNode): Promise<string> {
 	const { stdout } = await node.run(["find", ...places, "-xdev", "-not", "-path", "/run/netns/*"]);
 	const ofRuntime = /^\/run\/(containerd|node|runc)\b/;
 	const paths = stdout.split("\n").filter((path) => !ofRuntime.test(path));
-	const { stdout: content } = await node.run(["sh", "-c", "cat /etc/cni/net.d/*"]);
-	return [...paths.sort(), content].join("\n");
+	const { stdout: sums } = await node.run(["sh", "-c", "find /etc/cni /opt/cni -type f | sort | xargs sha256sum"]);
+	return [...paths.sort(), sums].join("\n");
 }

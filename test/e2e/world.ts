@@ -164,6 +164,9 @@ export async function freed(before: readonly string[]): Promise<void> {
 	);
 }
 
+/** They say what is going on, not what somebody has set. */
+const COUNTS = /^net\.netfilter\.nf_conntrack_count\b/;
+
 /** All that ONCache could leave in a host's network namespace. */
 export async function traces(host: LabHost): Promise<Record<string, string>> {
 	const links = JSON.parse(await inside(host, "ip", "-j", "link")) as { ifname: string }[];
@@ -172,12 +175,20 @@ export async function traces(host: LabHost): Promise<Record<string, string>> {
 			await Promise.all(["ingress", "egress"].map((hook) => inside(host, "tc", "filter", "show", "dev", ifname, hook)))
 		).join(""),
 	);
+	const settings = await inside(host, "sysctl", "-a", "-r", "^net[.]");
 	return {
+		links: links
+			.map(({ ifname }) => ifname)
+			.sort()
+			.join("\n"),
 		// In the order of names: a device that was made again comes later in the kernel's list.
 		qdiscs: (await inside(host, "tc", "qdisc", "show")).split("\n").sort().join("\n"),
 		filters: (await Promise.all(filters)).join(""),
 		ruleset: await inside(host, "nft", "-s", "list", "ruleset"),
-		sysctl: await inside(host, "sysctl", "net.netfilter.nf_conntrack_tcp_be_liberal"),
+		sysctls: settings
+			.split("\n")
+			.filter((line) => line !== "" && !COUNTS.test(line))
+			.join("\n"),
 		rules: await inside(host, "ip", "rule"),
 		routes: await inside(host, "ip", "route"),
 	};
