@@ -136,13 +136,18 @@ function track({ l4, enters, leaves, translated }: Leg): void {
 }
 
 export function addOther(world: World, pod1: number): FlowWorld {
+	setPods(world, pod1);
+	return { ...world, pod1 };
+}
+
+/** As if both pods had just sent from their own addresses: a mutated packet may have been the last, and only frames to its source would teach. */
+export function setPods(world: World, pod1: number): void {
 	const router = MAC.gateway as MacAddress;
 	const common = { shaped: false, router, untracked: false, zones: { ipv4: 0, ipv6: 0 } };
 	world.datapath.setVeths([
-		{ ...common, ifindex: world.pod0, mtu: 1450 },
+		{ ...common, ifindex: world.pod0, mtu: 1450, pod: MAC.pod as MacAddress },
 		{ ...common, ifindex: pod1, mtu: OTHER_MTU, pod: OTHER_MAC as MacAddress },
 	]);
-	return { ...world, pod1 };
 }
 
 export function teach(world: FlowWorld, leg: Leg): void {

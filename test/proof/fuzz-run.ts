@@ -4,7 +4,8 @@ import type { TestContext } from "../../src/datapath/testrun.js";
 import type { ProgramName } from "../../src/datapath/types.js";
 import { DROP, enterNetns, MARK, NEXT, openWorld, REDIRECT } from "../kernel/world.js";
 import {
-	addOther, entering, FLOWS, type FlowWorld, KNOWN, LEGS, type Leg, leaving, nameOfFlow, OWN_PODS, type Place, prepare, teach,
+	addOther, entering, FLOWS, type FlowWorld, KNOWN, LEGS, type Leg, leaving, nameOfFlow, OWN_PODS, type Place, prepare, setPods,
+	teach,
 } from "./fuzz-flows.js"; // biome-ignore format: a list
 import { mutate } from "./mutation.js";
 import { blankOuter, expected } from "./oracle.js";
@@ -83,6 +84,7 @@ function fuzz(world: FlowWorld, amount: number, { phase, hooks, initMarks }: Pha
 
 /** Every flow is warm, and every packet that is as it should be hits. */
 function warmUp(world: FlowWorld): void {
+	setPods(world, world.pod1);
 	for (const leg of FLOWS.flat()) teach(world, leg);
 	for (const program of ["egress", "ingress"] as const) {
 		const { leg, packet } = pick(warm[program]);
