@@ -24,22 +24,21 @@ const READABLE = { readable: true };
 export interface XtablesLockOptions {
 	signal: AbortSignal;
 	onChange: (changes: ReadonlySet<Change>) => void;
-	path?: string;
 }
 
 /**
  * Reports "ruleset" whenever the lock file was closed, until `signal` aborts: something may have changed. One that is not
  * there yet is awaited. Lists of rules take the lock too.
  */
-export function watchXtablesLock({ signal, onChange, path = XTABLES_LOCK }: XtablesLockOptions): void {
+export function watchXtablesLock({ signal, onChange }: XtablesLockOptions): void {
 	if (signal.aborted) return;
 	const fd = openInotify();
 	const bytes = Buffer.alloc(64 << 10);
 	/** Of the file, or of its folder while there is none. */
 	const watchFile = (): void => {
-		if (!existsSync(path)) addInotifyWatch(fd, dirname(path), IN_CREATE | IN_MOVED_TO);
+		if (!existsSync(XTABLES_LOCK)) addInotifyWatch(fd, dirname(XTABLES_LOCK), IN_CREATE | IN_MOVED_TO);
 		// Made in between, it is found by the folder's watch or here.
-		if (existsSync(path)) addInotifyWatch(fd, path, IN_CLOSE_WRITE | IN_CLOSE_NOWRITE | IN_DELETE_SELF);
+		if (existsSync(XTABLES_LOCK)) addInotifyWatch(fd, XTABLES_LOCK, IN_CLOSE_WRITE | IN_CLOSE_NOWRITE | IN_DELETE_SELF);
 	};
 	const drain = (): void => {
 		if (signal.aborted) return;
@@ -47,7 +46,7 @@ export function watchXtablesLock({ signal, onChange, path = XTABLES_LOCK }: Xtab
 		let isOther = false;
 		for (const { mask, name } of events(fd, bytes)) {
 			isClosed ||= (mask & (IN_CLOSE_WRITE | IN_CLOSE_NOWRITE | IN_Q_OVERFLOW)) !== 0;
-			isOther ||= (mask & (IN_DELETE_SELF | IN_IGNORED)) !== 0 || name === basename(path);
+			isOther ||= (mask & (IN_DELETE_SELF | IN_IGNORED)) !== 0 || name === basename(XTABLES_LOCK);
 		}
 		if (isOther) watchFile();
 		// What has just been made may be closed already.

@@ -14,6 +14,7 @@ import {
 	end,
 	eventually,
 	inside,
+	oncache as oncacheOn,
 	PEER,
 	ping,
 	statusOf,
@@ -31,10 +32,7 @@ before(async () => {
 });
 after(() => world.down());
 
-function oncache(command: string, ...rest: string[]) {
-	const place = ["--socket", world.h1.socket, "--bpffs", world.h1.bpffs];
-	return run(inNetns(world.h1.netns, [ONCACHE, command, ...place, ...rest]), { anyCode: true });
-}
+const oncache = (command: string, ...rest: string[]) => oncacheOn(world.h1, command, ...rest);
 
 const warmUp = () => ping(world.p1, world.p2, "-c", "5", "-i", "0.01", "-W", "1");
 const fast = async (): Promise<number> => (await statusOf(world.h1)).packets.egress.fast;

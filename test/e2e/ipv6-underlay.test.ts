@@ -6,11 +6,19 @@ import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import type { FlowList, FlushResult, VerifyResult } from "../../src/agent/api.js";
-import { ONCACHE } from "../../src/lab/agent.js";
-import { inNetns, run } from "../../src/lab/command.js";
+import { inNetns } from "../../src/lab/command.js";
 import { patiently } from "../../src/lab/patience.js";
 import { answerAll, EXCHANGES, fastShare, MOST } from "./exchange.js";
-import { deviceCounters, end, eventually, inside, statusOf, type TestLab, upWithAgents } from "./world.js";
+import {
+	deviceCounters,
+	end,
+	eventually,
+	inside,
+	oncache as oncacheOn,
+	statusOf,
+	type TestLab,
+	upWithAgents,
+} from "./world.js";
 
 let world: TestLab;
 let there: string;
@@ -21,10 +29,7 @@ before(async () => {
 });
 after(() => world.down());
 
-function oncache(command: string, ...rest: string[]) {
-	const place = ["--socket", world.h1.socket, "--bpffs", world.h1.bpffs];
-	return run(inNetns(world.h1.netns, [ONCACHE, command, ...place, ...rest]), { anyCode: true });
-}
+const oncache = (command: string, ...rest: string[]) => oncacheOn(world.h1, command, ...rest);
 
 async function json<T>(command: string, ...rest: string[]): Promise<T> {
 	return JSON.parse((await oncache(command, "--json", ...rest)).stdout) as T;

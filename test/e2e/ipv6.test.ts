@@ -6,11 +6,11 @@ import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import type { FlowList, FlushResult, VerifyResult } from "../../src/agent/api.js";
-import { ONCACHE, startAgent } from "../../src/lab/agent.js";
+import { startAgent } from "../../src/lab/agent.js";
 import { inNetns, run } from "../../src/lab/command.js";
 import type { LabPod } from "../../src/lab/topology.js";
 import {
-	background, deviceCounters, end, eventually, inside, PEER, statusOf, type TestLab, upWithAgents,
+	background, deviceCounters, end, eventually, inside, oncache as oncacheOn, PEER, statusOf, type TestLab, upWithAgents,
 } from "./world.js"; // biome-ignore format: a list
 
 const ARGS = ["--max-staleness-ms", "60000"];
@@ -24,10 +24,7 @@ before(async () => {
 });
 after(() => world.down());
 
-function oncache(command: string, ...rest: string[]) {
-	const place = ["--socket", world.h1.socket, "--bpffs", world.h1.bpffs];
-	return run(inNetns(world.h1.netns, [ONCACHE, command, ...place, ...rest]), { anyCode: true });
-}
+const oncache = (command: string, ...rest: string[]) => oncacheOn(world.h1, command, ...rest);
 
 async function json<T>(command: string, ...rest: string[]): Promise<T> {
 	return JSON.parse((await oncache(command, "--json", ...rest)).stdout) as T;

@@ -7,8 +7,18 @@ import { Datapath } from "../../src/datapath/datapath.js";
 import { control } from "../../src/datapath/layout.js";
 import { ONCACHE, startAgent } from "../../src/lab/agent.js";
 import { inNetns, run } from "../../src/lab/command.js";
-import type { LabHost } from "../../src/lab/topology.js";
-import { bpfObjects, eventually, freed, inside, ping, statusOf, type TestLab, traces, upWithAgents } from "./world.js";
+import {
+	bpfObjects,
+	eventually,
+	freed,
+	inside,
+	oncache,
+	ping,
+	statusOf,
+	type TestLab,
+	traces,
+	upWithAgents,
+} from "./world.js";
 
 const NAME = "e2e-life";
 let world: TestLab;
@@ -22,11 +32,6 @@ before(async () => {
 	for (const host of world.lab.hosts) world.agents.push(await startAgent(host));
 });
 after(() => world.down());
-
-function oncache(host: LabHost, command: string, ...rest: string[]) {
-	const place = ["--socket", host.socket, "--bpffs", host.bpffs];
-	return run(inNetns(host.netns, [ONCACHE, command, ...place, ...rest]), { anyCode: true });
-}
 
 const warmUp = () => ping(world.p1, world.p2, "-c", "5", "-i", "0.01", "-W", "1");
 const fastPackets = async (): Promise<number> => (await statusOf(world.h1)).packets.egress.fast;

@@ -7,8 +7,8 @@ import { Worker } from "node:worker_threads";
 import type { Status } from "../../src/agent/api.js";
 import { agentRequest } from "../../src/agent/client.js";
 import { addressOf, bpfSyscall } from "../../src/datapath/libbpf.js";
-import { type LabAgent, startAgent } from "../../src/lab/agent.js";
-import { inNetns, run } from "../../src/lab/command.js";
+import { type LabAgent, ONCACHE, startAgent } from "../../src/lab/agent.js";
+import { type Finished, inNetns, run } from "../../src/lab/command.js";
 import { labDown, labUp } from "../../src/lab/lab.js";
 import { PATIENCE, patiently } from "../../src/lab/patience.js";
 import { type Lab, type LabHost, type LabPod, type LabSpec, specOf } from "../../src/lab/topology.js";
@@ -123,6 +123,12 @@ export async function end(child: ChildProcess | Worker): Promise<void> {
 }
 
 export const PEER = fileURLToPath(new URL("./peer.js", import.meta.url));
+
+/** A command of ONCache on a host, whatever its exit code. */
+export function oncache(host: LabHost, command: string, ...rest: string[]): Promise<Finished> {
+	const place = ["--socket", host.socket, "--bpffs", host.bpffs];
+	return run(inNetns(host.netns, [ONCACHE, command, ...place, ...rest]), { anyCode: true });
+}
 
 /** Awaits something that becomes true; what it waits for is the subject of the test, so the limit is generous. */
 export async function eventually(
