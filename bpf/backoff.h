@@ -12,14 +12,15 @@
 #include "maps.h"
 
 /* `hash` is that of the flow. 0 is an empty slot's tag. */
-static __always_inline __u32 backoff_tag(__u32 hash, enum direction direction)
+static __always_inline __u32 backoff_tag(__u32 hash)
 {
-	return hash32(hash + direction) | 1;
+	return hash | 1;
 }
 
-static __always_inline struct backoff *backoff_get(__u32 tag)
+/* Both directions stand side by side: mostly in one cache line. */
+static __always_inline struct backoff *backoff_get(__u32 tag, enum direction direction)
 {
-	__u32 slot = (tag >> 1) & (settings.backoff_slots - 1);
+	__u32 slot = ((tag & ~1) | direction) & (settings.backoff_slots - 1);
 
 	return bpf_map_lookup_elem(&backoffs, &slot);
 }
@@ -27,8 +28,8 @@ static __always_inline struct backoff *backoff_get(__u32 tag)
 /* Whether this flow was declined lately. */
 static __always_inline int backoff_waits(__u32 hash, enum direction direction, jiffies_t now)
 {
-	__u32 tag = backoff_tag(hash, direction);
-	struct backoff *backoff = backoff_get(tag);
+	__u32 tag = backoff_tag(hash);
+	struct backoff *backoff = backoff_get(tag, direction);
 
 	return backoff && backoff->tag == tag && backoff->declined >= BACKOFF_FREE &&
 	       now - backoff->at < settings.backoff;
@@ -36,8 +37,8 @@ static __always_inline int backoff_waits(__u32 hash, enum direction direction, j
 
 static __always_inline void backoff_declined(__u32 hash, enum direction direction, jiffies_t now)
 {
-	__u32 tag = backoff_tag(hash, direction);
-	struct backoff *backoff = backoff_get(tag);
+	__u32 tag = backoff_tag(hash);
+	struct backoff *backoff = backoff_get(tag, direction);
 
 	if (!backoff)
 		return;
@@ -59,8 +60,8 @@ static __always_inline int backoff_overload(const struct pressure *on, __u32 has
 
 	if (!overload_is_on(on, now) || overload_admits(hash))
 		return 0;
-	tag = backoff_tag(hash, direction);
-	backoff = backoff_get(tag);
+	tag = backoff_tag(hash);
+	backoff = backoff_get(tag, direction);
 	if (!backoff)
 		return 0;
 	is_second = backoff->tag == tag && now - backoff->at <= settings.retry;
@@ -78,8 +79,8 @@ static __always_inline void backoff_reset(__u32 hash, int is_over, jiffies_t now
 
 #pragma unroll
 	for (direction = 0; direction < DIRECTION_MAX; direction++) {
-		__u32 tag = backoff_tag(hash, direction);
-		struct backoff *backoff = backoff_get(tag);
+		__u32 tag = backoff_tag(hash);
+		struct backoff *backoff = backoff_get(tag, direction);
 
 		if (!backoff || (!is_over && backoff->tag != tag))
 			continue;

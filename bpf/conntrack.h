@@ -141,13 +141,18 @@ static __always_inline enum lesson conntrack_asked(const struct nf_conn *ct, __u
 }
 
 /* Whether an entry's packets may be taken away from connection tracking. */
-static __always_inline enum lesson conntrack_judge(const struct nf_conn *ct, __u8 proto)
+static __always_inline enum lesson conntrack_judge(const struct nf_conn *ct, unsigned long status, __u8 proto)
 {
-	if (!(ct->status & IPS_SEEN_REPLY) || (ct->status & IPS_DYING) ||
-	    (proto == IPPROTO_TCP && ct->proto.tcp.state != TCP_CONNTRACK_SYN_RECV &&
-	     ct->proto.tcp.state != TCP_CONNTRACK_ESTABLISHED))
+	__u8 state;
+
+	if (!(status & IPS_SEEN_REPLY) || status & IPS_DYING)
 		return LESSON_NOT_ESTABLISHED;
-	return ct->status & (IPS_HELPER | IPS_SEQ_ADJUST) ? LESSON_HELPER : LESSON_LEARNED;
+	if (proto == IPPROTO_TCP) {
+		state = ct->proto.tcp.state;
+		if (state != TCP_CONNTRACK_SYN_RECV && state != TCP_CONNTRACK_ESTABLISHED)
+			return LESSON_NOT_ESTABLISHED;
+	}
+	return status & (IPS_HELPER | IPS_SEQ_ADJUST) ? LESSON_HELPER : LESSON_LEARNED;
 }
 
 /*
@@ -178,6 +183,7 @@ static __always_inline enum lesson conntrack_established(struct __sk_buff *skb, 
 		},
 	};
 	enum lesson lesson = LESSON_LEARNED, refusal;
+	unsigned long status;
 	struct nf_conn *ct;
 	__u8 found;
 
@@ -186,9 +192,10 @@ static __always_inline enum lesson conntrack_established(struct __sk_buff *skb, 
 	ct = conntrack_find(skb, &tuple, sizeof(tuple.ipv4), key->proto, question->zone, &found);
 	if (!ct)
 		return LESSON_NOT_ESTABLISHED;
-	if (ct->status & IPS_NAT)
+	status = ct->status;
+	if (status & IPS_NAT)
 		lesson = conntrack_asked(ct, found, question->from_pod, asked);
-	refusal = conntrack_judge(ct, key->proto);
+	refusal = conntrack_judge(ct, status, key->proto);
 	bpf_ct_release(ct);
 	return refusal ? refusal : lesson;
 }

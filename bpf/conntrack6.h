@@ -38,6 +38,7 @@ static __always_inline enum lesson conntrack6_established(struct __sk_buff *skb,
 	int egress = direction == DIRECTION_EGRESS;
 	struct bpf_sock_tuple tuple;
 	enum lesson lesson = LESSON_LEARNED, refusal;
+	unsigned long status;
 	struct nf_conn *ct;
 	__u8 found;
 
@@ -50,9 +51,10 @@ static __always_inline enum lesson conntrack6_established(struct __sk_buff *skb,
 	ct = conntrack_find(skb, &tuple, sizeof(tuple.ipv6), key->proto, question->zone, &found);
 	if (!ct)
 		return LESSON_NOT_ESTABLISHED;
-	if (ct->status & IPS_NAT)
+	status = ct->status;
+	if (status & IPS_NAT)
 		lesson = conntrack6_asked(ct, found, question->from_pod, asked);
-	refusal = conntrack_judge(ct, key->proto);
+	refusal = conntrack_judge(ct, status, key->proto);
 	bpf_ct_release(ct);
 	return refusal ? refusal : lesson;
 }

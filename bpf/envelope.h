@@ -40,34 +40,11 @@ struct outer6 {
 
 _Static_assert(sizeof(struct outer6) == OUTER_LEN - ETH_HLEN + 20, "outer IPv6 header");
 
-struct envelope {
-	ipv6_t source, destination;	/* or IPv4 */
-	mac_t inner_dest, inner_source;
-	__u32 len;		/* as drawn above */
-	__u32 options;		/* digest of the Geneve header; 0: one without options */
-	__u32 reason;		/* why it is not replayed, enum reason */
-	vni_t vni;
-	port_t source_port;
-	__be16 proto;		/* EtherType of the inner frame */
-	__be16 id;		/* of IPv4 */
-	__u8 tos;		/* or traffic class */
-	__u8 is_ipv6;
-	__u32 is_geneve;
-};
-
-/* On the stack it would not leave the callees enough. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct envelope);
-	__uint(max_entries, 1);
-} draft_envelope SEC(".maps");
-
 static __always_inline struct envelope *envelope_get(void)
 {
-	__u32 zero = 0;
+	struct scratch *room = scratch_get();
 
-	return bpf_map_lookup_elem(&draft_envelope, &zero);
+	return room ? &room->envelope : NULL;
 }
 
 static __always_inline int is_geneve(const struct tunnel *tunnel)

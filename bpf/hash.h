@@ -16,7 +16,7 @@ static __always_inline __u32 hash32(__u32 value)
 
 static __always_inline __u32 ip6_hash(const ipv6_t *ip)
 {
-	return hash32(ip->w[0] * 31 + hash32(ip->w[1] * 31 + hash32(ip->w[2] * 31 + hash32(ip->w[3]))));
+	return hash32(ip->w[3] + ip->w[2] * 0x9e3779b1 + ip->w[1] * 0x85ebca77 + ip->w[0] * 0xc2b2ae3d);
 }
 
 static __always_inline __u32 flow_hash(const struct flow_key *key)

@@ -63,9 +63,9 @@ static __always_inline void tcp_control_ask6(struct __sk_buff *skb, const struct
 static __always_inline int tcp_control6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt,
 					enum direction direction)
 {
-	tcp_control_ask6(skb, ctl, pkt);
-	if (direction == DIRECTION_EGRESS)
+	if (direction == DIRECTION_EGRESS && pkt->tcp_flags & TCP_SYN)
 		note_sender(skb);
+	tcp_control_ask6(skb, ctl, pkt);
 	return pass(skb, direction, REASON_TCP_FLAGS);
 }
 
@@ -205,11 +205,16 @@ __noinline int ingress6(struct __sk_buff *skb, struct control *ctl, const struct
 
 /* As established(). */
 static __always_inline enum lesson established6(struct __sk_buff *skb, const struct packet6 *pkt,
-						enum direction direction, const struct question *question,
-						struct flow_key6 *asked)
+						enum direction direction, struct question *question, struct flow_key6 *asked)
 {
-	enum lesson lesson = conntrack6_established(skb, &pkt->key, direction, question, asked);
+	const struct flow6 *flow = filter_cache6_get(asked);
+	enum lesson lesson;
 
+	question->is_new = !flow;
+	if (flow && (direction == DIRECTION_EGRESS ? is_half_learned(&flow->egress, &flow->ingress, question) :
+						     is_half_learned(&flow->ingress, &flow->egress, question)))
+		return LESSON_LEARNED;
+	lesson = conntrack6_established(skb, &pkt->key, direction, question, asked);
 	if (lesson)
 		backoff_declined(flow_hash6(asked), question->from_pod ? DIRECTION_EGRESS : DIRECTION_INGRESS,
 				 question->now);
@@ -220,7 +225,8 @@ static __always_inline enum lesson established6(struct __sk_buff *skb, const str
 static __always_inline enum lesson consent6(const struct flow_key6 *key, const struct flow_key6 *asked,
 					    const struct question *question)
 {
-	if (!is_opted_out(&key->local_ip, &key->remote_ip) && !is_opted_out(&asked->local_ip, &asked->remote_ip))
+	if (question->consent || (!is_opted_out(&key->local_ip, &key->remote_ip) &&
+				  !is_opted_out(&asked->local_ip, &asked->remote_ip)))
 		return LESSON_LEARNED;
 	backoff_declined(flow_hash6(asked), question->from_pod ? DIRECTION_EGRESS : DIRECTION_INGRESS, question->now);
 	return LESSON_OPTED_OUT;
@@ -325,7 +331,7 @@ __noinline int ingress_init6(struct __sk_buff *skb, struct control *ctl, const s
 		question.translated = is_translated6(&asked, &pkt.key, !tunnel);
 		if (!lesson && tunnel && is_geneve(tunnel))
 			lesson = options_arrived6(&asked, question.now, &question.options);
-		if (!lesson && is_switched(skb, tunnel, veth))
+		if (!lesson && (is_switched(skb, tunnel, veth) || is_flooded(skb)))
 			lesson = LESSON_UNFIT;
 		if (!lesson)
 			lesson = ingress_lesson(skb, &pkt.key.local_ip, veth, &question, &verdict);

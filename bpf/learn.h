@@ -104,6 +104,17 @@ static __noinline int flow_is_opted_out(const struct flow_key *key)
 	return is_opted_out(&local, &remote);
 }
 
+static __always_inline int template_equal(const struct host *a, const struct host *b)
+{
+	__u32 i;
+
+#pragma unroll
+	for (i = 0; i < OUTER_LEN / 8; i++)
+		if (a->template[i] != b->template[i])
+			return 0;
+	return 1;
+}
+
 /* Of hosts with the same flags. Behind its end a header is zero. */
 static __noinline int header_equal(const struct host *a, const struct host *b)
 {
@@ -126,15 +137,21 @@ static __always_inline int host_same_key(const struct host *a, const struct host
 		return 0;
 	/* What else the outer header says may differ from flow to flow: VNI, DSCP, TTL, options. */
 	if (a->tunnel_flags & TUNNEL_FLOW_BASED)
-		return words_equal(a->template, b->template, OUTER_LEN) && header_equal(a, b);
+		return template_equal(a, b) && header_equal(a, b);
 	/* Bridged frames go to one of its pods. */
 	return !(a->tunnel_flags & TUNNEL_BRIDGED) || (x[0] == y[0] && x[1] == y[1] && x[2] == y[2]);
 }
 
 static __always_inline int host_same_content(const struct host *a, const struct host *b)
 {
-	return words_equal(a->template, b->template, OUTER_LEN) && a->uplink == b->uplink && a->mtu == b->mtu &&
+	return template_equal(a, b) && a->uplink == b->uplink && a->mtu == b->mtu &&
 	       header_equal(a, b);
+}
+
+/* Where a host's slot is looked for first. */
+static __always_inline __u32 host_home(const ipv6_t *remote_ip, ifindex_t tunnel)
+{
+	return hash32(ip6_hash(remote_ip) ^ tunnel);
 }
 
 /*
@@ -150,7 +167,7 @@ __noinline ref_t egress_cache_learn(struct host *want, jiffies_t now)
 
 	if (!want)
 		return 0;
-	home = hash32(ip6_hash(&want->remote_ip) ^ want->tunnel);
+	home = host_home(&want->remote_ip, want->tunnel);
 	if (want->tunnel_flags & TUNNEL_BRIDGED)
 		home = hash32(home ^ *(const __u32 *)(((const struct outer *)want->template)->inner_eth.h_dest + 2));
 	for (i = 0; i < SLOT_PROBES; i++) {
@@ -173,6 +190,14 @@ __noinline ref_t egress_cache_learn(struct host *want, jiffies_t now)
 	return slot_publish(&free->slot, free_slot);
 }
 
+static __always_inline int pod_same_content(const struct pod *a, const struct pod *b, int macs_known)
+{
+	const __u32 *x = (const void *)a->macs, *y = (const void *)b->macs;
+
+	return a->veth == b->veth && a->veth_flags == b->veth_flags && a->mtu == b->mtu &&
+	       mac_equal(x, y) && (!macs_known || (x[1] == y[1] && x[2] == y[2]));
+}
+
 /*
  * Likewise for a pod. `macs_known`: the gateway's MAC address is what the
  * fallback used; else it is a guess, and another one that is known stays.
@@ -191,9 +216,7 @@ __noinline ref_t ingress_cache_learn(struct pod *want, int macs_known, jiffies_t
 		if (!pod)
 			return 0;
 		if (pod->slot.state == SLOT_LIVE && ip6_equal(&pod->ip, &want->ip)) {
-			if (pod->veth == want->veth && pod->veth_flags == want->veth_flags && pod->mtu == want->mtu &&
-			    mac_equal(pod->macs, want->macs) &&
-			    (!macs_known || words_equal(pod->macs, want->macs, sizeof(pod->macs))))
+			if (pod_same_content(pod, want, macs_known))
 				return ref_make(slot, pod->slot.generation);
 			slot_retire(&pod->slot, now);
 		} else if (!free && slot_is_free(&pod->slot, now)) {
@@ -207,10 +230,34 @@ __noinline ref_t ingress_cache_learn(struct pod *want, int macs_known, jiffies_t
 	return slot_publish(&free->slot, free_slot);
 }
 
-/* A full barrier too: what follows happens after it on every CPU. */
-static __always_inline __u32 evictions_now(struct control *ctl)
+/*
+ * What was written before is visible to every CPU, and what is read after it
+ * is read then: an atomic operation is the full barrier that BPF has. It is on
+ * something of our own, since it takes what it is on away from the other CPUs.
+ */
+static __always_inline void full_barrier(void)
 {
-	return __sync_fetch_and_add(&ctl->evictions, 0);
+	__u64 own = 0, was;
+
+	barrier_var(own);
+	was = __sync_fetch_and_add(&own, 1);
+	barrier_var(was);
+}
+
+/* At the beginning of a lesson: before anything is asked. */
+static __always_inline __u32 evictions_now(const struct control *ctl)
+{
+	__u32 evictions = *(const volatile __u32 *)&ctl->evictions;
+
+	full_barrier();
+	return evictions;
+}
+
+/* At its end: after everything is written. */
+static __always_inline int is_evicted_since(const struct control *ctl, __u32 evictions)
+{
+	full_barrier();
+	return *(const volatile __u32 *)&ctl->evictions != evictions;
 }
 
 static __always_inline int key_equal(const struct flow_key *a, const struct flow_key *b)
@@ -227,6 +274,15 @@ static __always_inline void key_swap(struct flow_key *to, const struct flow_key 
 	to->remote_ip = key.local_ip;
 	to->local_port = key.remote_port;
 	to->remote_port = key.local_port;
+}
+
+/* Whether a key is another one than the packets' own, seen from their other end if `swapped`. */
+static __always_inline int is_translated(const struct flow_key *asked, const struct flow_key *key, int swapped)
+{
+	if (!swapped)
+		return !key_equal(asked, key);
+	return asked->local_ip != key->remote_ip || asked->remote_ip != key->local_ip ||
+	       asked->local_port != key->remote_port || asked->remote_port != key->local_port;
 }
 
 static __always_inline void flow_set_other(struct flow *flow, const struct flow_key *key, const struct flow_key *other)
@@ -256,7 +312,7 @@ static __always_inline enum lesson verdict_renew(struct control *ctl, struct ver
 	known->epoch = question->epoch;
 	barrier();
 	known->confirmed_at = question->now;
-	if (evictions_now(ctl) == question->evictions)
+	if (!is_evicted_since(ctl, question->evictions))
 		return lesson;
 	known->epoch = 0;
 	return LESSON_PAUSED;
@@ -270,10 +326,31 @@ static __always_inline int is_in_use(const struct verdict *egress, const struct 
 	       question->now - ingress->confirmed_at <= settings.max_staleness;
 }
 
+/*
+ * Whether connection tracking was asked about the flow a moment ago, from its
+ * other direction, and has said that nothing is translated. Then it is not
+ * asked again for the first lesson of this one; for all later ones it is. (An
+ * entry of it that ends takes the flow along, see forget.h.)
+ */
+static __always_inline int is_half_learned(const struct verdict *this, const struct verdict *other,
+					   const struct question *question)
+{
+	return other->epoch == question->epoch && this->epoch != question->epoch && !is_entered_twice(this, other) &&
+	       question->now - other->confirmed_at <= settings.retry;
+}
+
 /* Whether an entry is of two pods of this host that call each other by their own addresses. */
 static __always_inline int is_within_host(const struct flow_key *key, const struct flow_key *other)
 {
 	return other && other->proto && other->local_ip == key->remote_ip;
+}
+
+/* Whether an entry is that of a flow which was entered otherwise: once instead of twice, or twice with another key. */
+static __always_inline int is_of_another(const struct flow *flow, const struct flow_key *other)
+{
+	if (!is_entered_twice(&flow->egress, &flow->ingress))
+		return other != NULL;
+	return !other || !key_equal(&flow->other, other);
 }
 
 /*
@@ -292,8 +369,8 @@ __noinline int entry_learn(const struct flow_key *of, const struct flow_key *oth
 	if (!ctl || !of || !verdict || !question)
 		return LESSON_FULL;
 	copy = *of;	/* before Linux 6.2, a global function's argument cannot be a map's key */
-	flow = filter_cache_get(key);
-	if (flow && (other ? !key_equal(&flow->other, other) : flow->other.proto)) {
+	flow = question->is_new && !other ? NULL : filter_cache_get(key);
+	if (flow && is_of_another(flow, other)) {
 		if (is_within_host(key, other) != is_within_host(key, &flow->other) &&
 		    is_in_use(&flow->egress, &flow->ingress, question))
 			return LESSON_CONFLICT;
@@ -313,16 +390,16 @@ __noinline int entry_learn(const struct flow_key *of, const struct flow_key *oth
 			flow_set_other(&fresh, key, other);
 		if (!bpf_map_update_elem(&filter_cache, key, &fresh, BPF_NOEXIST)) {
 			overload_count(&pressure, question->now);
-			if (evictions_now(ctl) == question->evictions)
+			if (!is_evicted_since(ctl, question->evictions))
 				return LESSON_LEARNED;
 			bpf_map_delete_elem(&filter_cache, key);
 			return LESSON_PAUSED;
 		}
 		flow = filter_cache_get(key);	/* the other init program was faster */
-		if (!flow || (other ? !key_equal(&flow->other, other) : flow->other.proto))
+		if (!flow || is_of_another(flow, other))
 			return LESSON_FULL;
 	}
-	if (!egress)
+	if (!egress && question->options)
 		flow->options = question->options;
 	return verdict_renew(ctl, egress ? &flow->egress : &flow->ingress, verdict, question);
 }
@@ -340,7 +417,7 @@ static __always_inline enum lesson flow_learn(const struct flow_key *key, const 
 
 	if (key_equal(asked, key))
 		return entry_learn(key, NULL, verdict, question, direction == DIRECTION_EGRESS);
-	verdict->flags |= VERDICT_REVERSE;
+	verdict->flags |= VERDICT_TWICE | VERDICT_REVERSE;
 	lesson = entry_learn(key, asked, verdict, question, direction == DIRECTION_EGRESS);
 	if (lesson != LESSON_LEARNED && lesson != LESSON_CONFIRMED)
 		return lesson;

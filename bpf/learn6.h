@@ -23,7 +23,7 @@ static __always_inline void key6_swap(struct flow_key6 *to, const struct flow_ke
 	*(__u32 *)&to->proto = *(const __u32 *)&from->proto;
 }
 
-/* Whether a key is another one than the packets' own, seen from their other end if `swapped`. */
+/* As is_translated(). */
 static __always_inline int is_translated6(const struct flow_key6 *asked, const struct flow_key6 *key, int swapped)
 {
 	if (!swapped)
@@ -58,6 +58,14 @@ static __always_inline int is_within_host6(const struct flow_key6 *key, const st
 	return other && other->proto && ip6_equal(&other->local_ip, &key->remote_ip);
 }
 
+/* As is_of_another(). */
+static __always_inline int is_of_another6(const struct flow6 *flow, const struct flow_key6 *other)
+{
+	if (!is_entered_twice(&flow->egress, &flow->ingress))
+		return other != NULL;
+	return !other || !key6_equal(&flow->other, other);
+}
+
 /* As entry_learn(). */
 __noinline int entry6_learn(const struct flow_key6 *of, const struct flow_key6 *other, const struct verdict *verdict,
 			    const struct question *question, int egress)
@@ -70,8 +78,8 @@ __noinline int entry6_learn(const struct flow_key6 *of, const struct flow_key6 *
 	if (!ctl || !of || !verdict || !question)
 		return LESSON_FULL;
 	copy = *of;
-	flow = filter_cache6_get(key);
-	if (flow && (other ? !key6_equal(&flow->other, other) : flow->other.proto)) {
+	flow = question->is_new && !other ? NULL : filter_cache6_get(key);
+	if (flow && is_of_another6(flow, other)) {
 		if (is_within_host6(key, other) != is_within_host6(key, &flow->other) &&
 		    is_in_use(&flow->egress, &flow->ingress, question))
 			return LESSON_CONFLICT;
@@ -93,16 +101,16 @@ __noinline int entry6_learn(const struct flow_key6 *of, const struct flow_key6 *
 			flow6_set_other(fresh, key, other);
 		if (!bpf_map_update_elem(&filter_cache6, key, fresh, BPF_NOEXIST)) {
 			overload_count(&pressure6, question->now);
-			if (evictions_now(ctl) == question->evictions)
+			if (!is_evicted_since(ctl, question->evictions))
 				return LESSON_LEARNED;
 			bpf_map_delete_elem(&filter_cache6, key);
 			return LESSON_PAUSED;
 		}
 		flow = filter_cache6_get(key);
-		if (!flow || (other ? !key6_equal(&flow->other, other) : flow->other.proto))
+		if (!flow || is_of_another6(flow, other))
 			return LESSON_FULL;
 	}
-	if (!egress)
+	if (!egress && question->options)
 		flow->options = question->options;
 	return verdict_renew(ctl, egress ? &flow->egress : &flow->ingress, verdict, question);
 }
@@ -116,7 +124,7 @@ static __always_inline enum lesson flow6_learn(const struct flow_key6 *key, cons
 
 	if (key6_equal(asked, key))
 		return entry6_learn(key, NULL, verdict, question, direction == DIRECTION_EGRESS);
-	verdict->flags |= VERDICT_REVERSE;
+	verdict->flags |= VERDICT_TWICE | VERDICT_REVERSE;
 	lesson = entry6_learn(key, asked, verdict, question, direction == DIRECTION_EGRESS);
 	if (lesson != LESSON_LEARNED && lesson != LESSON_CONFIRMED)
 		return lesson;

@@ -62,6 +62,14 @@ struct {
 	__uint(max_entries, 8192);
 } veths SEC(".maps");
 
+/* Not in `veths`: an array costs a packet less, and the agent never writes here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, sender_t);
+	__uint(max_entries, SENDERS);
+} senders SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -73,16 +81,9 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
-	__type(value, struct counter);
-	__uint(max_entries, DIRECTION_MAX * REASON_MAX);
+	__type(value, struct counts);
+	__uint(max_entries, 1);
 } counters SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct counter);
-	__uint(max_entries, DIRECTION_MAX * LESSON_MAX);
-} lessons SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -119,48 +120,63 @@ struct {
 	__uint(max_entries, 4096);
 } carried SEC(".maps");
 
-/* Room for what a lesson makes and the stack has no room for. Nothing is kept there. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, struct host);
-	__uint(max_entries, 1);
-} draft SEC(".maps");
+/* What the outer headers of a tunnel's packet say (envelope.h). */
+struct envelope {
+	ipv6_t source, destination;	/* or IPv4 */
+	mac_t inner_dest, inner_source;
+	__u32 len;		/* as drawn above */
+	__u32 options;		/* digest of the Geneve header; 0: one without options */
+	__u32 reason;		/* why it is not replayed, enum reason */
+	vni_t vni;
+	port_t source_port;
+	__be16 proto;		/* EtherType of the inner frame */
+	__be16 id;		/* of IPv4 */
+	__u8 tos;		/* or traffic class */
+	__u8 is_ipv6;
+	__u32 is_geneve;
+};
+
+/* Room for what the stack has no room for. Nothing is kept there. */
+struct scratch {
+	struct envelope envelope;
+	struct host host;
+	struct flow6 flow6;
+	__u64 header[LONG_MAX / 8 + 8];	/* a long outer header, with what comes behind it; a hit needs it */
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
-	__type(value, struct flow6);
+	__type(value, struct scratch);
 	__uint(max_entries, 1);
-} draft_flow6 SEC(".maps");
+} scratch SEC(".maps");
 
-/* Likewise of a long outer header, with what comes behind it; a hit needs it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__type(key, __u32);
-	__type(value, __u64[LONG_MAX / 8 + 8]);
-	__uint(max_entries, 1);
-} draft_header SEC(".maps");
-
-static __always_inline struct flow6 *draft_flow6_get(void)
+static __always_inline struct scratch *scratch_get(void)
 {
 	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(&draft_flow6, &zero);
-}
-
-static __always_inline void *draft_header_get(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&draft_header, &zero);
+	return bpf_map_lookup_elem(&scratch, &zero);
 }
 
 static __always_inline struct host *draft_get(void)
 {
-	__u32 zero = 0;
+	struct scratch *room = scratch_get();
 
-	return bpf_map_lookup_elem(&draft, &zero);
+	return room ? &room->host : NULL;
+}
+
+static __always_inline struct flow6 *draft_flow6_get(void)
+{
+	struct scratch *room = scratch_get();
+
+	return room ? &room->flow6 : NULL;
+}
+
+static __always_inline void *draft_header_get(void)
+{
+	struct scratch *room = scratch_get();
+
+	return room ? room->header : NULL;
 }
 
 static __always_inline struct control *control_get(void)
@@ -175,20 +191,33 @@ static __always_inline struct flow *filter_cache_get(const struct flow_key *key)
 	return bpf_map_lookup_elem(&filter_cache, key);
 }
 
-/* A flow that begins or ends: what is cached of it does not hold any more, at either of its ends. */
-static __noinline int filter_cache_forget(const struct flow_key *key)
+/* The verdicts are read anyway; `other` may be on another CPU's cache line. */
+static __always_inline int is_entered_twice(const struct verdict *egress, const struct verdict *ingress)
 {
-	struct flow *flow;
+	return (egress->flags | ingress->flags) & VERDICT_TWICE;
+}
+
+/* A flow that begins or ends: what is cached of it does not hold any more, at either of its ends. */
+static __noinline int flow_forget(const struct flow_key *key, const struct flow *flow)
+{
 	struct flow_key other;
 
-	flow = bpf_map_lookup_elem(&filter_cache, key);
-	if (!flow)
-		return 0;
+	if (!is_entered_twice(&flow->egress, &flow->ingress)) {
+		bpf_map_delete_elem(&filter_cache, key);
+		return 1;
+	}
 	other = flow->other;
 	bpf_map_delete_elem(&filter_cache, key);
-	if (other.proto)
-		bpf_map_delete_elem(&filter_cache, &other);
+	bpf_map_delete_elem(&filter_cache, &other);
 	return 1;
+}
+
+/* Mostly nothing is. */
+static __always_inline int filter_cache_forget(const struct flow_key *key)
+{
+	const struct flow *flow = filter_cache_get(key);
+
+	return flow ? flow_forget(key, flow) : 0;
 }
 
 static __always_inline struct flow6 *filter_cache6_get(const struct flow_key6 *key)
@@ -205,10 +234,13 @@ static __noinline int filter_cache6_forget(const struct flow_key6 *key)
 	flow = bpf_map_lookup_elem(&filter_cache6, key);
 	if (!flow)
 		return 0;
+	if (!is_entered_twice(&flow->egress, &flow->ingress)) {
+		bpf_map_delete_elem(&filter_cache6, key);
+		return 1;
+	}
 	other = flow->other;
 	bpf_map_delete_elem(&filter_cache6, key);
-	if (other.proto)
-		bpf_map_delete_elem(&filter_cache6, &other);
+	bpf_map_delete_elem(&filter_cache6, &other);
 	return 1;
 }
 
@@ -238,25 +270,44 @@ static __always_inline struct veth *veth_get(ifindex_t ifindex)
 	return bpf_map_lookup_elem(&veths, &ifindex);
 }
 
-static __always_inline void counter_add(void *map, __u32 key, __u32 bytes)
+static __always_inline sender_t *sender_get(ifindex_t ifindex)
 {
-	struct counter *counter = bpf_map_lookup_elem(map, &key);
+	__u32 entry = ifindex % SENDERS;
 
-	if (counter) {
-		counter->packets++;
-		counter->bytes += bytes;
-	}
+	return bpf_map_lookup_elem(&senders, &entry);
+}
+
+static __always_inline sender_t sender_of(ifindex_t ifindex, const void *mac)
+{
+	return (__u64)(ifindex / SENDERS) << 48 | (__u64)*(const __u16 *)(mac + 4) << 32 | *(const __u32 *)mac;
+}
+
+static __always_inline struct counts *counts_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&counters, &zero);
 }
 
 /* Every packet of a pod or tunnel is counted once, here. */
 static __always_inline void count(enum direction direction, enum reason reason, __u32 bytes)
 {
-	counter_add(&counters, direction * REASON_MAX + reason, bytes);
+	struct counts *counts = counts_get();
+	__u32 i = direction * REASON_MAX + reason;
+
+	if (counts && i < DIRECTION_MAX * REASON_MAX) {
+		counts->packets[i].packets++;
+		counts->packets[i].bytes += bytes;
+	}
 }
 
 static __always_inline void count_lesson(enum direction direction, enum lesson lesson)
 {
-	counter_add(&lessons, direction * LESSON_MAX + lesson, 0);
+	struct counts *counts = counts_get();
+	__u32 i = lesson * DIRECTION_MAX + direction;
+
+	if (counts && i < LESSON_MAX * DIRECTION_MAX)
+		counts->lessons[i]++;
 }
 
 #endif

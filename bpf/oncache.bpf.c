@@ -119,20 +119,23 @@ static __always_inline enum reason miss_ask(struct __sk_buff *skb, const struct 
 
 /*
  * A bridge that does not know where a MAC address is sends its frames to every
- * port. That teaches nothing, so ingress_init has to know the pod's own one.
- * (Noted before the question: afterwards the verifier goes through it for each way there.)
+ * port. That teaches nothing, so ingress_init has to know the pod's own one,
+ * from what the pod sends before its first lesson.
  */
 __noinline int note_sender(struct __sk_buff *skb)
 {
 	const struct ethhdr *eth;
-	struct veth *veth;
+	sender_t *known, sender;
 
 	if (!skb)
 		return NEXT;
-	veth = veth_get(skb->ifindex);
+	known = sender_get(skb->ifindex);
 	eth = (void *)(long)skb->data;
-	if (veth && (void *)(eth + 1) <= (void *)(long)skb->data_end && !mac_equal(veth->pod.b, eth->h_source))
-		__builtin_memcpy(veth->pod.b, eth->h_source, ETH_ALEN);
+	if (!known || (void *)(eth + 1) > (void *)(long)skb->data_end)
+		return NEXT;
+	sender = sender_of(skb->ifindex, eth->h_source);
+	if (*known != sender)
+		*known = sender;
 	return NEXT;
 }
 
@@ -160,7 +163,8 @@ static __always_inline void tcp_control_ask(struct __sk_buff *skb, const struct 
 
 	if (is_syn_ack(pkt)) {
 		if (ctl->learning && !is_foreign)
-			mark_set(skb, ctl, pkt, direction, offset, filter_cache_get(&pkt->key) != NULL, now);
+			mark_set(skb, ctl, pkt, direction, offset,
+				 settings.mark_mode == MARK_DSCP && filter_cache_get(&pkt->key), now);
 	} else {
 		filter_cache_forget(&pkt->key);
 		backoff_reset(flow_hash(&pkt->key), pkt->tcp_flags & (TCP_FIN | TCP_RST), now);
@@ -170,33 +174,41 @@ static __always_inline void tcp_control_ask(struct __sk_buff *skb, const struct 
 static __always_inline int tcp_control(struct __sk_buff *skb, const struct control *ctl, const struct packet *pkt,
 				       enum direction direction)
 {
-	tcp_control_ask(skb, ctl, pkt, direction);
-	if (direction == DIRECTION_EGRESS)
+	if (direction == DIRECTION_EGRESS && pkt->tcp_flags & TCP_SYN)
 		note_sender(skb);
+	tcp_control_ask(skb, ctl, pkt, direction);
 	return pass(skb, direction, REASON_TCP_FLAGS);
 }
 
-/* What ingress_init has to know of an arriving packet that was marked, and does not see: the options that it came with. */
-static __noinline int note_arrival(struct __sk_buff *skb, const struct flow_key *key, __u32 is_geneve, __u32 options)
+static __noinline int carried_arrived(const struct flow_key *key, __u32 options)
 {
 	struct carried_key as;
 
-	if (!is_geneve || settings.mark_mode == MARK_DSCP || !(skb->mark & settings.mark))
-		return NEXT;
 	carried_key4(&as, key, DIRECTION_INGRESS);
 	carried_note(&as, options, bpf_jiffies64());
 	return NEXT;
 }
 
-static __noinline int note_arrival6(struct __sk_buff *skb, const struct flow_key6 *key, __u32 is_geneve, __u32 options)
+static __noinline int carried_arrived6(const struct flow_key6 *key, __u32 options)
 {
 	struct carried_key as;
 
-	if (!is_geneve || !(skb->mark & settings.mark))
-		return NEXT;
 	carried_key6(&as, key, DIRECTION_INGRESS);
 	carried_note(&as, options, bpf_jiffies64());
 	return NEXT;
+}
+
+/* What ingress_init has to know of an arriving packet that was marked, and does not see: the options that it came with. */
+static __always_inline int note_arrival(struct __sk_buff *skb, const struct flow_key *key, __u32 is_geneve, __u32 options)
+{
+	return is_geneve && settings.mark_mode == MARK_METADATA && skb->mark & settings.mark ?
+	       carried_arrived(key, options) : NEXT;
+}
+
+static __always_inline int note_arrival6(struct __sk_buff *skb, const struct flow_key6 *key, __u32 is_geneve,
+					 __u32 options)
+{
+	return is_geneve && skb->mark & settings.mark ? carried_arrived6(key, options) : NEXT;
 }
 
 /*
@@ -401,21 +413,71 @@ int egress(struct __sk_buff *skb)
 	return bpf_redirect(found.host->uplink, 0);
 }
 
-/* Zeroes what differs from packet to packet. */
-static __always_inline void template_blank(struct outer *template, __u32 flags)
+/*
+ * An outer header in words: what is written in smaller pieces, a CPU cannot
+ * read in larger ones for some time. All of this is computed by the compiler.
+ */
+static __always_inline __u64 bytes_in_word(__u32 word, __u32 offset, __u32 size)
 {
-	template->ip.tot_len = 0;
-	template->ip.id = 0;
-	template->ip.check = 0;
-	template->ip.tos &= ~ECN_MASK;
+	__u64 bytes = 0;
+	__u32 i;
+
+#pragma unroll
+	for (i = 0; i < 8; i++)
+		if (word * 8 + i >= offset && word * 8 + i < offset + size)
+			bytes |= 0xffULL << i * 8;
+	return bytes;
+}
+
+#define IN_WORD(word, field) \
+	bytes_in_word(word, __builtin_offsetof(struct outer, field), sizeof(((struct outer *)0)->field))
+#define EACH_BYTE(value) ((value) * 0x0101010101010101ULL)
+
+/* A word of a template: what differs from packet to packet, or is inherited, is zero; the inner EtherType is that of IPv4. */
+static __always_inline __u64 template_word(const __u64 *header, __u32 word, __u32 flags)
+{
+	__u64 ethertype = IN_WORD(word, inner_eth.h_proto);
+	__u64 blank = IN_WORD(word, ip.tot_len) | IN_WORD(word, ip.id) | IN_WORD(word, ip.check) |
+		      IN_WORD(word, udp.source) | IN_WORD(word, udp.len) |
+		      (IN_WORD(word, ip.tos) & EACH_BYTE(ECN_MASK)) | ethertype;
+
 	if (flags & TUNNEL_TOS_INHERIT)
-		template->ip.tos = 0;
+		blank |= IN_WORD(word, ip.tos);
 	if (flags & TUNNEL_TTL_INHERIT)
-		template->ip.ttl = 0;
+		blank |= IN_WORD(word, ip.ttl);
 	if (flags & TUNNEL_DF_INHERIT)
-		template->ip.frag_off = 0;
-	template->udp.source = 0;
-	template->udp.len = 0;
+		blank |= IN_WORD(word, ip.frag_off);
+	return (header[word] & ~blank) | (ethertype & (__u64)bpf_htons(ETH_P_IP) << 48);
+}
+
+/* All but the EtherType is in the first words: of a long header no more are the same. */
+#define VARYING_WORDS (__builtin_offsetof(struct outer, udp.check) / 8)
+
+/* A template from the first words of such a header. */
+static __always_inline void template_make(__u64 *to, const __u64 *header, __u32 words, __u32 flags)
+{
+	__u32 i;
+
+#pragma unroll
+	for (i = 0; i < words; i++)
+		to[i] = template_word(header, i, flags);
+}
+
+/* The slot of the host that this header goes to, when it is known like that, and where it is looked for first; else 0. */
+static __always_inline ref_t host_known(const struct tunnel *tunnel, const struct envelope *env, const __u64 *header,
+					__u32 tunnel_flags, ifindex_t uplink)
+{
+	__u32 slot = host_home(&env->destination, tunnel->ifindex) & (settings.egress_slots - 1), i;
+	const struct host *host = bpf_map_lookup_elem(&egress_cache, &slot);
+
+	if (!host || host->slot.state != SLOT_LIVE || host->tunnel_flags != tunnel_flags ||
+	    host->tunnel != tunnel->ifindex || host->uplink != uplink || host->mtu != tunnel->mtu)
+		return 0;
+#pragma unroll
+	for (i = 0; i < OUTER_LEN / 8; i++)
+		if (host->template[i] != template_word(header, i, tunnel->flags))
+			return 0;
+	return ref_make(slot, host->slot.generation);
 }
 
 static __always_inline void template_blank6(struct outer6 *template, __u32 flags)
@@ -436,11 +498,12 @@ static __always_inline void template_blank6(struct outer6 *template, __u32 flags
 __noinline int egress_lesson(struct __sk_buff *skb, const struct tunnel *tunnel, const struct envelope *env,
 			     const struct question *question, struct verdict *verdict)
 {
-	struct host *host = draft_get();
+	const struct outer *outer;
 	struct outer *template;
-	__u32 overhead, len;
+	__u32 overhead, len, flags;
+	struct host *host;
 
-	if (!skb || !tunnel || !env || !question || !verdict || !host)
+	if (!skb || !tunnel || !env || !question || !verdict)
 		return LESSON_UNFIT;
 	verdict->flags = question->translated ? VERDICT_TRANSLATED : 0;
 	if ((!question->bridged && !mac_equal(env->inner_source.b, tunnel->mac.b)) || env->inner_dest.b[0] & 1)
@@ -449,7 +512,19 @@ __noinline int egress_lesson(struct __sk_buff *skb, const struct tunnel *tunnel,
 		verdict->flags |= VERDICT_BRIDGED;
 
 	verdict->outer_port = env->source_port;
-	__builtin_memset(host, 0, sizeof(*host));
+	outer = outer_get(skb);
+	if (!outer)
+		return LESSON_UNFIT;
+	flags = tunnel->flags & (TUNNEL_INHERIT | TUNNEL_FLOW_BASED);
+	if (!is_long(env) && !question->bridged) {
+		verdict->ref = host_known(tunnel, env, (const void *)outer, flags, skb->ifindex);
+		if (verdict->ref)
+			return LESSON_LEARNED;
+	}
+
+	host = draft_get();
+	if (!host)
+		return LESSON_UNFIT;
 	host->uplink = skb->ifindex;
 	host->remote_ip = env->destination;
 	host->local_ip = env->source;
@@ -457,33 +532,33 @@ __noinline int egress_lesson(struct __sk_buff *skb, const struct tunnel *tunnel,
 	overhead = tunnel->flags & TUNNEL_IPV6 ? sizeof(struct outer6) : ENVELOPE_MIN;
 	len = env->len;
 	host->mtu = tunnel->mtu - (len - overhead);
-	host->tunnel_flags = (tunnel->flags & (TUNNEL_INHERIT | TUNNEL_FLOW_BASED)) |
-			     (question->bridged ? TUNNEL_BRIDGED : 0);
+	host->tunnel_flags = flags | (question->bridged ? TUNNEL_BRIDGED : 0);
 	if (env->is_ipv6)
 		host->tunnel_flags |= TUNNEL_IPV6 | (tunnel->flags & TUNNEL_LABEL_INHERIT);
 	host->tunnel = tunnel->ifindex;
 	/* Away from the IDs that the tunnel device itself is using. */
 	host->ip_id = bpf_ntohs(env->id) + 0x8000;
+	host->header_len = 0;
 
 	template = (void *)host->template;
 	if (is_long(env)) {
 		host->tunnel_flags |= TUNNEL_LONG;
 		host->header_len = len;
+		__builtin_memset(host->template, 0, sizeof(host->template));
+		__builtin_memset(host->header, 0, sizeof(host->header));
 		if (!is_header_len(&len) || bpf_skb_load_bytes(skb, 0, host->header, len) ||
 		    bpf_skb_load_bytes(skb, len, &template->inner_eth, sizeof(template->inner_eth)) ||
 		    bpf_skb_load_bytes(skb, 0, &template->eth, sizeof(template->eth)))
 			return LESSON_UNFIT;
+		template->inner_eth.h_proto = bpf_htons(ETH_P_IP);
 		template->tunnel.vni = env->vni;
 		if (env->is_ipv6)
 			template_blank6((void *)host->header, tunnel->flags);
 		else
-			template_blank((void *)host->header, tunnel->flags);
+			template_make(host->header, host->header, VARYING_WORDS, tunnel->flags);
 	} else {
-		if (bpf_skb_load_bytes(skb, 0, template, OUTER_LEN))
-			return LESSON_UNFIT;
-		template_blank(template, tunnel->flags);
+		template_make(host->template, (const void *)outer, OUTER_LEN / 8, tunnel->flags);
 	}
-	template->inner_eth.h_proto = bpf_htons(ETH_P_IP);	/* of IPv6 packets encap6.h sets it */
 	if (question->bridged)
 		__builtin_memset(template->inner_eth.h_source, 0, ETH_ALEN);
 	if (!env->is_ipv6) {
@@ -504,6 +579,7 @@ static __always_inline enum lesson question_open(struct control *ctl, int from_p
 						 struct question *question)
 {
 	question->evictions = evictions_now(ctl);
+	question->consent = !ctl->opting_out;
 	question->epoch = ctl->epoch;
 	question->now = bpf_jiffies64();
 	question->from_pod = from_pod;
@@ -514,14 +590,21 @@ static __always_inline enum lesson question_open(struct control *ctl, int from_p
 /* What connection tracking, or in dscp mode the fallback's rule, says of the flow; a refusal is remembered. */
 static __always_inline enum lesson established(struct __sk_buff *skb, const struct packet *pkt,
 					       enum direction direction, enum marked marked,
-					       const struct question *question, struct flow_key *asked)
+					       struct question *question, struct flow_key *asked)
 {
+	const struct flow *flow;
 	enum lesson lesson;
 
-	if (settings.mark_mode == MARK_DSCP)
+	if (settings.mark_mode == MARK_DSCP) {
 		lesson = marked == MARKED ? LESSON_LEARNED : LESSON_NOT_ESTABLISHED;
-	else
+	} else {
+		flow = filter_cache_get(asked);
+		question->is_new = !flow;
+		if (flow && (direction == DIRECTION_EGRESS ? is_half_learned(&flow->egress, &flow->ingress, question) :
+							     is_half_learned(&flow->ingress, &flow->egress, question)))
+			return LESSON_LEARNED;
 		lesson = conntrack_established(skb, pkt, direction, question, asked);
+	}
 	if (lesson)
 		backoff_declined(flow_hash(asked), question->from_pod ? DIRECTION_EGRESS : DIRECTION_INGRESS,
 				 question->now);
@@ -532,7 +615,7 @@ static __always_inline enum lesson established(struct __sk_buff *skb, const stru
 static __always_inline enum lesson consent(const struct flow_key *key, const struct flow_key *asked,
 					   const struct question *question)
 {
-	if (!flow_is_opted_out(key) && !flow_is_opted_out(asked))
+	if (question->consent || (!flow_is_opted_out(key) && !flow_is_opted_out(asked)))
 		return LESSON_LEARNED;
 	backoff_declined(flow_hash(asked), question->from_pod ? DIRECTION_EGRESS : DIRECTION_INGRESS, question->now);
 	return LESSON_OPTED_OUT;
@@ -617,7 +700,7 @@ __noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const st
 			lesson = established(skb, &pkt, direction, marked, &question, &asked);
 		if (!lesson)
 			lesson = consent(&pkt.key, &asked, &question);
-		question.translated = !key_equal(&asked, &pkt.key);
+		question.translated = is_translated(&asked, &pkt.key, 0);
 		if (!lesson && env->is_geneve)
 			lesson = options_leave(&asked, env->options, question.now);
 		if (!lesson)
@@ -770,9 +853,7 @@ __noinline int ingress_lesson(struct __sk_buff *skb, const ipv6_t *ip, const str
 	if (!skb || !ip || !veth || !question || !verdict)
 		return LESSON_UNFIT;
 	eth = (void *)(long)skb->data;
-	/* Not the pod's: flooded by its bridge, which does not know where that address is. */
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end || eth->h_dest[0] & 1 ||
-	    !mac_equal(eth->h_dest, veth->pod.b))
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return LESSON_UNFIT;
 	pod.ip = *ip;
 	pod.veth = skb->ifindex;
@@ -812,6 +893,16 @@ static __always_inline int is_bridged(struct __sk_buff *skb, const struct veth *
 	return (void *)(eth + 1) <= (void *)(long)skb->data_end && !mac_equal(eth->h_source, veth->router.b);
 }
 
+/* To several pods, or to one that is not this: a bridge does not know where the address is. */
+static __always_inline int is_flooded(struct __sk_buff *skb)
+{
+	const struct ethhdr *eth = (void *)(long)skb->data;
+	const sender_t *sender = sender_get(skb->ifindex);
+
+	return !sender || (void *)(eth + 1) > (void *)(long)skb->data_end || eth->h_dest[0] & 1 ||
+	       *sender != sender_of(skb->ifindex, eth->h_dest);
+}
+
 /* By a switch, past its gateway: what else it did with the packet is not known. */
 static __always_inline int is_switched(struct __sk_buff *skb, const struct tunnel *tunnel, const struct veth *veth)
 {
@@ -826,7 +917,7 @@ __noinline int ingress_init4(struct __sk_buff *skb, struct control *ctl, const s
 	enum lesson lesson = LESSON_UNFIT;
 	struct question question = {};
 	struct verdict verdict = {};
-	struct flow_key untranslated, asked;
+	struct flow_key asked;
 	struct packet pkt = {};
 	struct veth *veth;
 	enum reason reason;
@@ -851,19 +942,18 @@ __noinline int ingress_init4(struct __sk_buff *skb, struct control *ctl, const s
 		lesson = LESSON_DEVICE;
 	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack(&pkt))) {
 		lesson = question_open(ctl, !tunnel, tunnel ? tunnel->zone : veth->zone, &question);
-		untranslated = pkt.key;
+		asked = pkt.key;
 		if (!tunnel)
-			key_swap(&untranslated, &pkt.key);
-		asked = untranslated;
+			key_swap(&asked, &pkt.key);
 		question.bridged = (!tunnel || tunnel->flags & TUNNEL_PORT) && is_bridged(skb, veth);
 		if (!lesson && !(question.bridged && veth->flags & VETH_UNTRACKED))
 			lesson = established(skb, &pkt, direction, marked, &question, &asked);
 		if (!lesson)
 			lesson = consent(&pkt.key, &asked, &question);
-		question.translated = !key_equal(&asked, &untranslated);
+		question.translated = is_translated(&asked, &pkt.key, !tunnel);
 		if (!lesson && settings.mark_mode == MARK_METADATA && tunnel && is_geneve(tunnel))
 			lesson = options_arrived(&asked, question.now, &question.options);
-		if (!lesson && is_switched(skb, tunnel, veth))
+		if (!lesson && (is_switched(skb, tunnel, veth) || is_flooded(skb)))
 			lesson = LESSON_UNFIT;
 		ip6_of(&ip, pkt.key.local_ip);
 		if (!lesson)

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Changes whenever the meaning of a map changes without changing its size. */
-#define ONCACHE_CONTRACT 5
+#define ONCACHE_CONTRACT 6
 
 typedef __be32 ipv4_t;
 typedef struct { __be32 w[4]; } ipv6_t;	/* where both families may be, IPv4 is ::ffff:a.b.c.d (RFC 4291, section 2.5.5.2) */
@@ -148,6 +148,7 @@ typedef __u64 ref_t;
 #define VERDICT_BRIDGED 0x2	/* not routed by this host: TTL and MAC addresses stay */
 #define VERDICT_REVERSE 0x4	/* evidence for the reverse check only: packets of this direction have the other key */
 #define VERDICT_OPTIONS 0x8	/* ingress: packets have the Geneve options of flow.options */
+#define VERDICT_TWICE 0x10	/* of a flow that is entered twice: flow.other is the other entry's key */
 
 /* What the fallback decided for one direction of a flow. Written only by that direction's init program. */
 struct verdict {
@@ -163,10 +164,11 @@ struct flow {
 	struct verdict egress;
 	struct verdict ingress;
 	__u64 packets[DIRECTION_MAX];	/* on the fast path; counted only when settings.count_flows is set */
-	struct flow_key other;	/* as the other end sees the flow, when it is entered twice; proto 0: it is not */
+	struct flow_key other;	/* as the other end sees the flow, with VERDICT_TWICE; else zero */
 	__u16 address_sum;	/* one's complement sum of other's addresses, less those of this entry's key */
 	__u16 port_sum;		/* likewise of the ports; 0: the same ports */
-	__u32 options;		/* digest of the Geneve header that arriving packets have; 0: one without options */
+	__u32 options;		/* with VERDICT_OPTIONS: digest of the Geneve header that arriving packets have */
+	__u64 pad[3];		/* the kernel's head of an entry and the key take 64 bytes: so each entry begins a cache line */
 };
 
 /* Likewise over IPv6; up to `other` the same as a flow. */
@@ -266,7 +268,7 @@ struct tunnel {
 #define VETH_SHAPED 0x1		/* its egress qdisc must see every packet: redirect through it */
 #define VETH_UNTRACKED 0x2	/* what its bridge forwards does not pass connection tracking */
 
-/* A pod's veth that may be accelerated. Key: ifindex. Written by the agent, all but `pod`. */
+/* A pod's veth that may be accelerated. Key: ifindex. Written by the agent. */
 struct veth {
 	__u32 flags;		/* VETH_* */
 	__u32 mtu;		/* largest packet without its Ethernet header, bytes */
@@ -274,8 +276,15 @@ struct veth {
 	__u16 zone;		/* of connection tracking, as those of a tunnel */
 	__u16 zone6;
 	__u32 pad;
-	mac_t pod;		/* what the pod last sent from, as egress saw it; 0: nothing yet */
 };
+
+/*
+ * Which MAC address a pod last sent from, as egress saw it: the address in the
+ * low 48 bits, above it what tells apart the devices that share an entry. Key:
+ * ifindex modulo SENDERS. 0: nothing yet.
+ */
+typedef __u64 sender_t;
+#define SENDERS 8192
 
 /* What the agent changes while the programs run. One entry, memory-mapped. */
 struct control {
@@ -289,7 +298,7 @@ struct control {
 	__u32 tunnel_count;
 	__s32 saved_tcp_be_liberal;	/* the sysctl's value before the agent changed it; -1: not changed */
 	__u32 evictions;	/* counts them: a lesson during which it changed is void */
-	__u32 pad;
+	__u32 opting_out;	/* 0: `opted_out` is empty */
 	__u64 forgotten;	/* flows that went with their connection tracking entry */
 	struct tunnel tunnels[TUNNELS_MAX];
 };
@@ -311,10 +320,16 @@ struct settings {
 	jiffies_t window;		/* in which overload is noticed */
 };
 
-/* Key of the counters: direction * REASON_MAX + reason. Key of lessons: direction * LESSON_MAX + lesson. */
 struct counter {
 	__u64 packets;		/* as the stack hands them over: a GSO packet counts once */
 	__u64 bytes;		/* of the inner Ethernet frames */
+};
+
+/* One entry, so that all of it is found by one address. */
+struct counts {
+	struct counter packets[DIRECTION_MAX * REASON_MAX];	/* at direction * REASON_MAX + reason */
+	__u64 flows, flows6;					/* entered into the filter caches */
+	__u64 lessons[LESSON_MAX * DIRECTION_MAX];		/* at lesson * DIRECTION_MAX + direction */
 };
 
 /* A flow that the fallback declined, found by a hash of direction and key. */

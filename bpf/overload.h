@@ -10,6 +10,7 @@
 #include "maps.h"
 
 #define ADMIT_ONE_IN 16
+#define COUNTED_TOGETHER 8	/* new flows of a CPU */
 
 /* On one filter cache. Estimates: two CPUs that count at the same time may lose one. */
 struct pressure {
@@ -24,9 +25,20 @@ static __always_inline __u32 overload_quota(const struct pressure *on)
 	return (on == &pressure6 ? settings.filter6_entries : settings.filter_entries) / 4;
 }
 
-/* A new flow was entered. */
+/*
+ * A new flow was entered. Each CPU has its own count, and adds to the common
+ * one only now and then: that is on a cache line which all of them read.
+ */
 static __always_inline void overload_count(struct pressure *on, jiffies_t now)
 {
+	struct counts *counts = counts_get();
+	__u64 flows;
+
+	if (!counts)
+		return;
+	flows = on == &pressure6 ? ++counts->flows6 : ++counts->flows;
+	if (flows % COUNTED_TOGETHER)
+		return;
 	if (now - on->since > settings.window) {
 		/* While few are admitted, each stands for many. */
 		on->is_high = now - on->since < 2 * settings.window &&
@@ -34,7 +46,7 @@ static __always_inline void overload_count(struct pressure *on, jiffies_t now)
 		on->learned = 0;
 		on->since = now;
 	}
-	on->learned++;
+	on->learned += COUNTED_TOGETHER;
 }
 
 static __always_inline int overload_is_on(const struct pressure *on, jiffies_t now)

@@ -23,6 +23,7 @@ import {
 } from "./flows.js";
 import {
 	control,
+	counts as countsLayout,
 	type Host,
 	LESSONS,
 	type Lesson,
@@ -32,6 +33,7 @@ import {
 	type Pod,
 	REASONS,
 	type Reason,
+	SENDERS,
 	TUNNEL_BRIDGED,
 	TUNNEL_DF_INHERIT,
 	TUNNEL_FLOW_BASED,
@@ -135,10 +137,10 @@ export class Datapath {
 	readonly #egressCache: SlotCache<Host>;
 	readonly #ingressCache: SlotCache<Pod>;
 	readonly #veths: BpfMap;
+	readonly #senders: BpfMap;
 	readonly #optedOut: BpfMap;
 	readonly #control: MappedArray;
 	readonly #counters: PerCpuMap;
-	readonly #lessons: PerCpuMap;
 	readonly #maps: Record<MapName, number>;
 
 	private constructor(
@@ -158,10 +160,10 @@ export class Datapath {
 		this.#egressCache = SlotCache.egress(maps.egress_cache);
 		this.#ingressCache = SlotCache.ingress(maps.ingress_cache);
 		this.#veths = new BpfMap("veths", maps.veths);
+		this.#senders = new BpfMap("senders", maps.senders);
 		this.#optedOut = new BpfMap("opted_out", maps.opted_out);
 		this.#control = new MappedArray("control", maps.control);
 		this.#counters = new PerCpuMap("counters", maps.counters);
-		this.#lessons = new PerCpuMap("lessons", maps.lessons);
 		this.#maps = maps;
 	}
 
@@ -252,12 +254,8 @@ export class Datapath {
 	/** Replaces the set of veths that may be learned. */
 	setVeths(veths: readonly VethEntry[]): void {
 		const key = Buffer.alloc(4);
-		const wanted = new Map(veths.map((entry) => [entry.ifindex, entry]));
-		const senders = new Map<number, MacAddress>();
-		for (const { keys, values, count } of this.#veths.chunks())
-			for (let i = 0; i < count; i++)
-				senders.set(keys.getUint32(i * 4, true), vethLayout.read(values, i * vethLayout.size).pod);
-		for (const ifindex of senders.keys()) {
+		const wanted = new Set(veths.map(({ ifindex }) => ifindex));
+		for (const { ifindex } of this.veths()) {
 			if (wanted.has(ifindex)) continue;
 			key.writeUInt32LE(ifindex);
 			this.#veths.delete(key);
@@ -271,10 +269,19 @@ export class Datapath {
 				router: entry.router ?? NO_MAC,
 				zone: entry.zones.ipv4,
 				zone6: entry.zones.ipv6,
-				pod: entry.pod ?? senders.get(entry.ifindex) ?? NO_MAC,
 			});
 			this.#veths.set(key, value);
 		}
+	}
+
+	/** As if this pod had sent a packet from that address. For tests, whose packets come out of nowhere. */
+	noteSender(ifindex: number, mac: MacAddress): void {
+		const key = Buffer.alloc(4);
+		const value = Buffer.alloc(8);
+		key.writeUInt32LE(ifindex % SENDERS);
+		value.set(macBytes(mac));
+		value.writeUInt16LE(Math.floor(ifindex / SENDERS), 6);
+		this.#senders.set(key, value);
 	}
 
 	veths(): VethEntry[] {
@@ -316,8 +323,11 @@ export class Datapath {
 			writeIp(new DataView(key.buffer, key.byteOffset), 0, ip);
 			return key;
 		};
+		const { view } = this.#control;
 		for (const ip of before) if (!ips.has(ip)) this.#optedOut.delete(encode(ip));
 		const added = new Set([...ips].filter((ip) => !before.has(ip)));
+		// While it is 0 no lesson looks: first it says that there are some.
+		view.setUint32(control.offset.optingOut, ips.size === 0 ? 0 : 1, true);
 		for (const ip of added) this.#optedOut.set(encode(ip), Buffer.alloc(4));
 		return added;
 	}
@@ -488,9 +498,10 @@ export class Datapath {
 	}
 
 	counters(): Counters {
+		const sums = this.#counters.sums();
 		const read = (direction: number, field: 0 | 1): DirectionCounts => {
-			const sums = REASONS.map((_, reason) => this.#counters.sum(direction * REASONS.length + reason)[field] ?? 0);
-			return { fast: sums[0] ?? 0, fallback: named(REASONS, sums, "fast") as Partial<Record<Reason, number>> };
+			const counts = REASONS.map((_, reason) => sums[(direction * REASONS.length + reason) * 2 + field] ?? 0);
+			return { fast: counts[0] ?? 0, fallback: named(REASONS, counts, "fast") as Partial<Record<Reason, number>> };
 		};
 		return {
 			packets: { egress: read(0, 0), ingress: read(1, 0) },
@@ -499,10 +510,12 @@ export class Datapath {
 	}
 
 	lessons(): { egress: Partial<Record<Lesson, number>>; ingress: Partial<Record<Lesson, number>> } {
+		const sums = this.#counters.sums();
+		const first = countsLayout.offset.lessons / 8;
 		const read = (direction: number): Partial<Record<Lesson, number>> =>
 			named(
 				LESSONS,
-				LESSONS.map((_, lesson) => this.#lessons.sum(direction * LESSONS.length + lesson)[0] ?? 0),
+				LESSONS.map((_, lesson) => sums[first + lesson * 2 + direction] ?? 0),
 			);
 		return { egress: read(0), ingress: read(1) };
 	}
@@ -543,10 +556,10 @@ export class Datapath {
 			this.#egressCache,
 			this.#ingressCache,
 			this.#veths,
+			this.#senders,
 			this.#optedOut,
 			this.#control,
 			this.#counters,
-			this.#lessons,
 		];
 		for (const map of wrapped) map.close();
 		const closed = new Set(wrapped.map(({ fd }) => fd));
@@ -565,9 +578,10 @@ export class Datapath {
 			using: 1,
 			tunnelCount: 0,
 			savedTcpBeLiberal,
-			evictions: 0,
-			forgotten: 0n,
+			optingOut: 0,
 			tunnels: [],
+			forgotten: 0n,
+			evictions: 0,
 		});
 	}
 

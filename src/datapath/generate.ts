@@ -12,7 +12,7 @@ const OUTPUT = `${root}src/datapath/layout.ts`;
 
 /** Structs that user space reads or writes; those inside them come along. */
 const STRUCTS = [
-	"flow_key", "flow_key6", "verdict", "flow", "flow6", "slot", "host", "pod", "tunnel", "veth", "control", "settings", "counter", "backoff", "pending",
+	"flow_key", "flow_key6", "verdict", "flow", "flow6", "slot", "host", "pod", "tunnel", "veth", "control", "settings", "counts", "counter", "backoff", "pending",
 ]; // biome-ignore format: a list
 const ENUMS = ["direction", "slot_state", "mark_mode"];
 

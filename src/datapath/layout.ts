@@ -8,7 +8,7 @@ function bytesOf(view: DataView, at: number, length: number): Uint8Array {
 	return new Uint8Array(view.buffer, view.byteOffset + at, length);
 }
 
-export const ONCACHE_CONTRACT = 5;
+export const ONCACHE_CONTRACT = 6;
 export const TUNNELS_MAX = 8;
 export const OPTED_OUT_MAX = 65536;
 export const SLOT_PROBES = 16;
@@ -19,6 +19,7 @@ export const VERDICT_TRANSLATED = 0x1;
 export const VERDICT_BRIDGED = 0x2;
 export const VERDICT_REVERSE = 0x4;
 export const VERDICT_OPTIONS = 0x8;
+export const VERDICT_TWICE = 0x10;
 export const OUTER_LEN = 64;
 export const LONG_MAX = 128;
 export const TUNNEL_TOS_INHERIT = 0x1;
@@ -33,6 +34,7 @@ export const TUNNEL_LABEL_INHERIT = 0x100;
 export const TUNNEL_LONG = 0x200;
 export const VETH_SHAPED = 0x1;
 export const VETH_UNTRACKED = 0x2;
+export const SENDERS = 8192;
 export const BACKOFF_FREE = 4;
 export const OPTIONS_SAME = 4;
 
@@ -145,7 +147,7 @@ export interface Flow {
 }
 
 export const flow = {
-	size: 104,
+	size: 128,
 	offset: { egress: 0, ingress: 32, packets: 64, other: 80, addressSum: 96, portSum: 98, options: 100 },
 	read: (view: DataView, at = 0): Flow => ({
 		egress: verdict.read(view, at),
@@ -356,19 +358,17 @@ export interface Veth {
 	router: MacAddress;
 	zone: number;
 	zone6: number;
-	pod: MacAddress;
 }
 
 export const veth = {
-	size: 32,
-	offset: { flags: 0, mtu: 4, router: 8, zone: 16, zone6: 18, pod: 24 },
+	size: 24,
+	offset: { flags: 0, mtu: 4, router: 8, zone: 16, zone6: 18 },
 	read: (view: DataView, at = 0): Veth => ({
 		flags: view.getUint32(at, true),
 		mtu: view.getUint32(at + 4, true),
 		router: readMac(bytesOf(view, at + 8, 6)),
 		zone: view.getUint16(at + 16, true),
 		zone6: view.getUint16(at + 18, true),
-		pod: readMac(bytesOf(view, at + 24, 6)),
 	}),
 	write: (view: DataView, at: number, value: Veth): void => {
 		view.setUint32(at, value.flags, true);
@@ -376,7 +376,6 @@ export const veth = {
 		bytesOf(view, at + 8, 6).set(macBytes(value.router));
 		view.setUint16(at + 16, value.zone, true);
 		view.setUint16(at + 18, value.zone6, true);
-		bytesOf(view, at + 24, 6).set(macBytes(value.pod));
 	},
 };
 
@@ -391,13 +390,14 @@ export interface Control {
 	tunnelCount: number;
 	savedTcpBeLiberal: number;
 	evictions: number;
+	optingOut: number;
 	forgotten: bigint;
 	tunnels: Tunnel[];
 }
 
 export const control = {
 	size: 384,
-	offset: { maxStaleness: 0, jiffiesOffset: 8, learnAfter: 16, contract: 24, epoch: 28, learning: 32, using: 36, tunnelCount: 40, savedTcpBeLiberal: 44, evictions: 48, forgotten: 56, tunnels: 64 },
+	offset: { maxStaleness: 0, jiffiesOffset: 8, learnAfter: 16, contract: 24, epoch: 28, learning: 32, using: 36, tunnelCount: 40, savedTcpBeLiberal: 44, evictions: 48, optingOut: 52, forgotten: 56, tunnels: 64 },
 	read: (view: DataView, at = 0): Control => ({
 		maxStaleness: view.getBigUint64(at, true),
 		jiffiesOffset: view.getBigInt64(at + 8, true),
@@ -409,6 +409,7 @@ export const control = {
 		tunnelCount: view.getUint32(at + 40, true),
 		savedTcpBeLiberal: view.getInt32(at + 44, true),
 		evictions: view.getUint32(at + 48, true),
+		optingOut: view.getUint32(at + 52, true),
 		forgotten: view.getBigUint64(at + 56, true),
 		tunnels: Array.from({ length: 8 }, (_, i) => tunnel.read(view, at + 64 + i * 40)),
 	}),
@@ -423,6 +424,7 @@ export const control = {
 		view.setUint32(at + 40, value.tunnelCount, true);
 		view.setInt32(at + 44, value.savedTcpBeLiberal, true);
 		view.setUint32(at + 48, value.evictions, true);
+		view.setUint32(at + 52, value.optingOut, true);
 		view.setBigUint64(at + 56, value.forgotten, true);
 		for (const [i, item] of value.tunnels.entries()) tunnel.write(view, at + 64 + i * 40, item);
 	},
@@ -476,6 +478,30 @@ export const settings = {
 		view.setUint32(at + 56, value.filterEntries, true);
 		view.setUint32(at + 60, value.filter6Entries, true);
 		view.setBigUint64(at + 64, value.window, true);
+	},
+};
+
+export interface Counts {
+	packets: Counter[];
+	flows: bigint;
+	flows6: bigint;
+	lessons: bigint[];
+}
+
+export const counts = {
+	size: 1232,
+	offset: { packets: 0, flows: 1024, flows6: 1032, lessons: 1040 },
+	read: (view: DataView, at = 0): Counts => ({
+		packets: Array.from({ length: 64 }, (_, i) => counter.read(view, at + i * 16)),
+		flows: view.getBigUint64(at + 1024, true),
+		flows6: view.getBigUint64(at + 1032, true),
+		lessons: Array.from({ length: 24 }, (_, i) => view.getBigUint64(at + 1040 + i * 8, true)),
+	}),
+	write: (view: DataView, at: number, value: Counts): void => {
+		for (const [i, item] of value.packets.entries()) counter.write(view, at + i * 16, item);
+		view.setBigUint64(at + 1024, value.flows, true);
+		view.setBigUint64(at + 1032, value.flows6, true);
+		for (const [i, item] of value.lessons.entries()) view.setBigUint64(at + 1040 + i * 8, item, true);
 	},
 };
 

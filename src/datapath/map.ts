@@ -130,15 +130,13 @@ export class BpfMap {
 	}
 }
 
-/** A per-CPU array of records of u64 fields. */
+/** A per-CPU array with one entry, of u64 fields. */
 export class PerCpuMap extends BpfMap {
-	readonly #key = Buffer.alloc(4);
 	readonly #values = Buffer.alloc(Math.ceil(this.info.valueSize / 8) * 8 * libbpf.possibleCpus());
 
-	/** The fields of one entry, each summed over the CPUs. */
-	sum(index: number): number[] {
-		this.#key.writeUInt32LE(index);
-		check(libbpf.lookup(this.fd, this.#key, this.#values), `Cannot read map "${this.name}"`);
+	/** The fields, each summed over the CPUs. */
+	sums(): number[] {
+		check(libbpf.lookup(this.fd, Buffer.alloc(4), this.#values), `Cannot read map "${this.name}"`);
 		const fields = this.info.valueSize / 8;
 		const sums = new Array<number>(fields).fill(0);
 		for (let at = 0; at < this.#values.length; at += 8) {

@@ -71,8 +71,6 @@ export interface VethEntry {
 	untracked: boolean;
 	/** In which connection tracking knows what its switch forwards. */
 	zones: Zones;
-	/** MAC address that the pod sends from. The programs note it themselves: not given, what they know stays; never read. */
-	pod?: MacAddress;
 }
 
 /** One program on one device, as it is now. */

@@ -102,11 +102,9 @@ function inWorld<T>(body: (world: World) => T): T {
 	const router = MAC.gateway as MacAddress;
 	world.datapath.setVeths([
 		{ ifindex: world.pod0, shaped: false, mtu: 1450, router, untracked: false, zones: { ipv4: 0, ipv6: 0 } },
-		{
-			...{ ifindex: pod1, shaped: false, mtu: 1400, router, untracked: false, zones: { ipv4: 0, ipv6: 0 } },
-			pod: OTHER_MAC as MacAddress,
-		},
+		{ ifindex: pod1, shaped: false, mtu: 1400, router, untracked: false, zones: { ipv4: 0, ipv6: 0 } },
 	]);
+	world.datapath.noteSender(pod1, OTHER_MAC as MacAddress);
 	try {
 		return body(world);
 	} finally {

@@ -69,9 +69,9 @@ describe("an address that is opted out", () => {
 					router,
 					untracked: false,
 					zones: { ipv4: 0, ipv6: 0 },
-					pod: MAC.pod as MacAddress,
 				})),
 			);
+			for (const veth of [world.pod0, pod1]) world.datapath.noteSender(veth, MAC.pod as MacAddress);
 			tool("conntrack", "-I", "-p", "udp", "-s", POD, "-d", other, "--sport", "5000", "--dport", "6000",
 				"--timeout", "600", "--status", "SEEN_REPLY,ASSURED"); // biome-ignore format: one command
 			const there = ipv4(

@@ -35,11 +35,9 @@ function inWorld(body: (world: World) => void, options: { untracked?: boolean; s
 	const router = ROUTER as MacAddress;
 	world.datapath.setVeths([
 		{ ifindex: world.pod0, shaped: false, mtu: 1450, router, untracked, zones: { ipv4: 0, ipv6: 0 } },
-		{
-			...{ ifindex: pod1, shaped, mtu: 1400, router, untracked, zones: { ipv4: 0, ipv6: 0 } },
-			pod: OTHER_MAC as MacAddress,
-		},
+		{ ifindex: pod1, shaped, mtu: 1400, router, untracked, zones: { ipv4: 0, ipv6: 0 } },
 	]);
+	world.datapath.noteSender(pod1, OTHER_MAC as MacAddress);
 	try {
 		body(world);
 	} finally {

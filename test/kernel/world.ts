@@ -119,9 +119,9 @@ export function openWorld(options: WorldOptions = {}): World {
 			router: MAC.gateway as MacAddress,
 			untracked: false,
 			zones,
-			pod: MAC.pod as MacAddress,
 		},
 	]);
+	datapath.noteSender(pod0, MAC.pod as MacAddress);
 	datapath.setTunnels([
 		{
 			kind: "vxlan",

@@ -145,9 +145,11 @@ export function setPods(world: World, pod1: number): void {
 	const router = MAC.gateway as MacAddress;
 	const common = { shaped: false, router, untracked: false, zones: { ipv4: 0, ipv6: 0 } };
 	world.datapath.setVeths([
-		{ ...common, ifindex: world.pod0, mtu: 1450, pod: MAC.pod as MacAddress },
-		{ ...common, ifindex: pod1, mtu: OTHER_MTU, pod: OTHER_MAC as MacAddress },
+		{ ...common, ifindex: world.pod0, mtu: 1450 },
+		{ ...common, ifindex: pod1, mtu: OTHER_MTU },
 	]);
+	world.datapath.noteSender(world.pod0, MAC.pod as MacAddress);
+	world.datapath.noteSender(pod1, OTHER_MAC as MacAddress);
 }
 
 export function teach(world: FlowWorld, leg: Leg): void {

@@ -191,8 +191,8 @@ export const PLANTS: readonly Plant[] = [
 	{
 		bug: "a Service's flow that ends stays at its other end",
 		file: "bpf/maps.h",
-		line: "	if (other.proto)\n",
-		instead: "	if (0)\n",
+		line: "	if (!is_entered_twice(&flow->egress, &flow->ingress)) {\n",
+		instead: "	if (1) {\n",
 		noticedBy: ["test/kernel/services.test.js"],
 	},
 	{
