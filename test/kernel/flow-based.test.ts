@@ -4,6 +4,7 @@ import { describe, test } from "node:test";
 import { probeFeatures } from "../../src/datapath/features.js";
 import { parseIpv4 } from "../../src/net/ipv4.js";
 import { inner6, track6 } from "./ipv6.js";
+import { guardTime, retryTime } from "./pace.js";
 import {
 	enterNetns, fromPod, inbound, inner, LOCAL_PORT, MAC, MARK, NEXT, openWorld, outbound, REDIRECT, REMOTE_HOST, REMOTE_PORT, toPod, track, type World,
 } from "./world.js"; // biome-ignore format: a list
@@ -88,6 +89,46 @@ describe("a flow based tunnel", { skip: zones.ok ? false : zones.why }, () => {
 			assert.equal(world.run("egress", fromPod(inner6("udp", "egress"))).verdict, REDIRECT);
 		}),
 	);
+
+	const families = [
+		["IPv4", track, inner("udp", "egress", { ttl: 63 }), inner("udp", "ingress", { ttl: 62 }), ZONE],
+		["IPv6", track6, inner6("udp", "egress", { hopLimit: 63 }), inner6("udp", "ingress", { hopLimit: 62 }), ZONE6],
+	] as const;
+	for (const [family, enter, out, back, zone] of families)
+		test(
+			`asks once about the two directions of a flow that come together, and about each from then on: ${family}`,
+			inSwitchedWorld(async (world) => {
+				const move = (ipv4: number, ipv6: number): void =>
+					world.datapath.setTunnels(
+						world.datapath.tunnels().map((tunnel) => ({ ...tunnel, flowBased: { zones: { ipv4, ipv6 }, gateway: 0 } })),
+					);
+				const leaves = (): void => {
+					move(ZONE, ZONE6);
+					world.run("egress_init", outbound(out, { vni: VNI }), { mark: MARK });
+				};
+				/** In a zone that knows nothing: what is learned was not asked about. */
+				const arrives = (): void => {
+					move(ZONE - 2, ZONE6 - 2);
+					world.run("ingress_init", toPod(back), { mark: MARK });
+				};
+				enter("udp", "SEEN_REPLY,ASSURED", { local: LOCAL_PORT, remote: REMOTE_PORT }, zone);
+				leaves();
+				arrives();
+				assert.deepEqual(world.datapath.lessons(), { egress: { learned: 1 }, ingress: { learned: 1 } });
+				arrives();
+				assert.deepEqual(world.datapath.lessons().ingress, { learned: 1, not_established: 1 });
+
+				world.datapath.flushAll();
+				await guardTime();
+				leaves();
+				await retryTime();
+				arrives();
+				assert.deepEqual(world.datapath.lessons(), {
+					egress: { learned: 2 },
+					ingress: { learned: 1, not_established: 2 },
+				});
+			}),
+		);
 
 	test(
 		"takes what comes in by the address that all gateways have, whoever sent it there; from another VNI it does not",

@@ -2,8 +2,10 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
+import { SENDERS } from "../../src/datapath/layout.js";
 import { patiently } from "../../src/lab/patience.js";
 import { parseIpv4 } from "../../src/net/ipv4.js";
+import type { MacAddress } from "../../src/net/mac.js";
 import { countSamples, guardTime, teachTooEarly } from "./pace.js";
 import { ethernet, icmp, ipv4, tcp, udp } from "./packet.js";
 import {
@@ -150,6 +152,10 @@ describe("the init programs", () => {
 				world.datapath.pods().map(({ mac }) => mac),
 				[moved],
 			);
+			// The place is shared with veths whose index ends alike.
+			world.datapath.noteSender(world.pod0 + SENDERS, moved as MacAddress);
+			arrives(moved);
+			assert.deepEqual(world.datapath.lessons().ingress, { unfit: 3, learned: 1 });
 		}));
 
 	test("learn nothing on a veth that the agent does not know", () =>

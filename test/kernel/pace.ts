@@ -22,6 +22,11 @@ export function guardTime(): Promise<unknown> {
 	return setTimeout(GUARD_MS + 15);
 }
 
+/** Until one direction's lesson is too old to speak for the other. */
+export function retryTime(): Promise<unknown> {
+	return setTimeout(RETRY_MS + 15);
+}
+
 /** Evicts what was just taught, and teaches it again at once. @returns false on a machine on which that takes too long to mean anything */
 export async function teachTooEarly(teach: () => void, evict: () => void): Promise<boolean> {
 	for (let tries = 0; tries < TRIES; tries++) {

@@ -189,6 +189,20 @@ export const PLANTS: readonly Plant[] = [
 		noticedBy: ["test/kernel/same-host.test.js"],
 	},
 	{
+		bug: "a direction is confirmed because the other one was",
+		file: "bpf/learn.h",
+		line: "this->epoch != question->epoch && !is_entered_twice(this, other)",
+		instead: "!is_entered_twice(this, other)",
+		noticedBy: ["test/kernel/flow-based.test.js"],
+	},
+	{
+		bug: "a direction is learned because the other one was some time ago",
+		file: "bpf/learn.h",
+		line: "question->now - other->confirmed_at <= settings.retry;",
+		instead: "question->now - other->confirmed_at <= settings.max_staleness;",
+		noticedBy: ["test/kernel/flow-based.test.js"],
+	},
+	{
 		bug: "a Service's flow that ends stays at its other end",
 		file: "bpf/maps.h",
 		line: "	if (!is_entered_twice(&flow->egress, &flow->ingress)) {\n",
