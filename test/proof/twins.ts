@@ -19,6 +19,9 @@ const UDP_OVER_IPV4 = 14 + 20;
 const UDP_OVER_IPV6 = 14 + 40;
 /** IPv6 extension header. */
 const FRAGMENT = 44;
+const ICMPV6 = 58;
+/** ICMPv6 Time Exceeded, fragment reassembly time exceeded (RFC 4443). */
+const REASSEMBLY_TIMEOUT = 0x0301;
 /** Second byte of every Service's address. */
 const SERVICES = 96;
 
@@ -174,7 +177,7 @@ function asOne(frames: readonly string[] | undefined): string {
 /**
  * The frame as text, without what may differ: the outer IPv4 ID, and the ID of what a host's own kernel makes (ICMP errors),
  * each with its checksum, which must be right; the ID of IPv6 fragments, which the kernel that cuts a packet chooses at random.
- * Undefined: not the subject (ARP, neighbour discovery).
+ * Undefined: not the subject (ARP, neighbour discovery, what an earlier case has left behind).
  */
 function blank(received: Buffer, isWire: boolean, anyOuterPort: boolean): string | undefined {
 	const vnet = received.subarray(0, VNET_BYTES);
@@ -188,7 +191,7 @@ function blank(received: Buffer, isWire: boolean, anyOuterPort: boolean): string
 		if (anyOuterPort) frame.writeUInt16BE(0, udp);
 		inner = udp + 8 + 8 + 14;
 	}
-	if (isChatter(frame, inner - 14)) return undefined;
+	if (isChatter(frame, inner - 14) || isReassemblyTimeout(frame, inner)) return undefined;
 	if (isFragment6(frame, inner)) frame.writeUInt32BE(0, inner + 44);
 	if (isOfHost(frame.subarray(inner))) wrong += blankId(frame, inner);
 	return `${vnet.toString("hex")} ${frame.toString("hex")}${wrong}`;
@@ -210,6 +213,16 @@ function isChatter(frame: Buffer, at: number): boolean {
 	if (frame.length < at + 54 || frame.readUInt16BE(at + 12) !== 0x86dd) return false;
 	const source = frame.readUInt16BE(at + 22);
 	return source === 0xfe80 || source === 0;
+}
+
+/** About fragments of a case a minute ago, when the other lab may have sent its own in the case before. */
+function isReassemblyTimeout(frame: Buffer, at: number): boolean {
+	return (
+		frame.length >= at + 42 &&
+		frame.readUInt16BE(at - 2) === 0x86dd &&
+		frame[at + 6] === ICMPV6 &&
+		frame.readUInt16BE(at + 40) === REASSEMBLY_TIMEOUT
+	);
 }
 
 /** From an address of a host, or an ICMP error in the name of a Service: its backend's address is translated to it. */
