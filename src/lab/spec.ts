@@ -77,6 +77,10 @@ const DEFAULTS_OF: Record<LabSpec["overlay"], Partial<LabSpec>> = {
 export const isRouted = ({ podNetwork }: Pick<LabSpec, "podNetwork">): boolean =>
 	podNetwork === "routed" || podNetwork === "netkit";
 
+/** Pods of one host are on one bridge. */
+export const isBridged = ({ podNetwork }: Pick<LabSpec, "podNetwork">): boolean =>
+	podNetwork === "bridge" || podNetwork === "hairpin";
+
 /** Completes `given` by what its overlay usually has. */
 export function specOf(given: Partial<LabSpec>): LabSpec {
 	const vxlan = given.tunnelType === "vxlan" ? { port: 4789 } : {};
@@ -106,10 +110,9 @@ export function checkSpec(spec: LabSpec): void {
 
 function nonsense(spec: LabSpec): [boolean, string][] {
 	const { overlay, podNetwork, tunnels } = spec;
-	const isBridge = podNetwork === "bridge" || podNetwork === "hairpin";
 	return [
 		[overlay === "calico" && !isRouted(spec), `Calico has routed pods, not pod network "${podNetwork}"`],
-		[overlay === "bridged" && !isBridge, `the bridged overlay needs a bridge, not pod network "${podNetwork}"`],
+		[overlay === "bridged" && !isBridged(spec), `the bridged overlay needs a bridge, not pod network "${podNetwork}"`],
 		[spec.fdb === "learning" && overlay !== "bridged", `overlay "${overlay}" does not learn: use --overlay bridged`],
 		[spec.direct && spec.hosts < 3, "direct routes beside tunnels need 3 hosts or more"],
 		[overlay === "antrea" && podNetwork !== "bridge", `Antrea's switch is its pod network, not "${podNetwork}"`],

@@ -1,7 +1,7 @@
 // What a lab consists of: names and addresses, all derived from its specification. Pure.
 import type { LabSpec } from "./spec.js";
 
-export { checkSpec, DEFAULT_SPEC, isRouted, type LabSpec, specOf } from "./spec.js";
+export { checkSpec, DEFAULT_SPEC, isBridged, isRouted, type LabSpec, specOf } from "./spec.js";
 
 export type Family = 4 | 6;
 

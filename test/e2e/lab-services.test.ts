@@ -7,7 +7,7 @@ import { applyServices, PROXY_MODES, removeServices, type Service } from "../../
 import { type Family, type Lab, type LabHost, type LabPod, type LabSpec, specOf } from "../../src/lab/topology.js";
 import { ask, serve } from "./talk.js";
 import type { Answer } from "./talker.js";
-import { end, inside } from "./world.js";
+import { bridgesSkipIptables, end, inside } from "./world.js";
 
 const NAME = "e2e-svc";
 /** So many that a backend which is chosen half of the time is missed once in a billion runs. */
@@ -21,7 +21,7 @@ const WORLDS: Record<string, Partial<LabSpec>> = {
 };
 
 for (const [title, given] of Object.entries(WORLDS))
-	describe(`services, ${title}`, () => {
+	describe(`services, ${title}`, { skip: bridgesSkipIptables(given) }, () => {
 		let lab: Lab;
 		let h1: LabHost;
 		let h2: LabHost;

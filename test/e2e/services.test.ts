@@ -10,7 +10,7 @@ import { applyServices, PROXY_MODES, type Service } from "../../src/lab/services
 import { type Lab, type LabHost, type LabPod, type LabSpec, specOf } from "../../src/lab/topology.js";
 import { answerAll, EXCHANGES, fastShare, MOST, type Target, TCP_PORT, UDP_PORT } from "./exchange.js";
 import { ask, serve } from "./talk.js";
-import { end, eventually, inside, statusOf } from "./world.js";
+import { bridgesSkipIptables, end, eventually, inside, statusOf } from "./world.js";
 
 const NAME = "e2e-sfast";
 const WORLDS: Record<string, Partial<LabSpec>> = {
@@ -23,7 +23,7 @@ const EXTERNAL_IP = "203.0.113.80";
 const NODE_PORTS = { tcp: 30080, udp: 30081 };
 
 for (const [title, given] of Object.entries(WORLDS))
-	describe(`Services, ${title}`, () => {
+	describe(`Services, ${title}`, { skip: bridgesSkipIptables(given) }, () => {
 		let lab: Lab;
 		let h1: LabHost;
 		let client: LabPod;

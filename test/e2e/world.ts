@@ -1,6 +1,7 @@
 // What the end-to-end tests share: a lab with agents, and looks at it from the outside.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
@@ -11,7 +12,7 @@ import { type LabAgent, ONCACHE, startAgent } from "../../src/lab/agent.js";
 import { type Finished, inNetns, run } from "../../src/lab/command.js";
 import { labDown, labUp } from "../../src/lab/lab.js";
 import { PATIENCE, patiently } from "../../src/lab/patience.js";
-import { type Lab, type LabHost, type LabPod, type LabSpec, specOf } from "../../src/lab/topology.js";
+import { isBridged, type Lab, type LabHost, type LabPod, type LabSpec, specOf } from "../../src/lab/topology.js";
 import { endRunning, noteStarted } from "./running.js";
 
 export interface TestLab {
@@ -142,6 +143,12 @@ export async function eventually(
 			throw new Error(`Not within ${limitMs} ms: ${typeof what === "string" ? what : what()}`);
 		await setTimeout(patiently(20));
 	}
+}
+
+/** Why Services of pods on one bridge do not work on this machine, with ONCache or without; else false. For `describe()`. */
+export function bridgesSkipIptables(spec: Partial<LabSpec>): string | false {
+	if (!isBridged(specOf(spec)) || existsSync("/proc/sys/net/bridge/bridge-nf-call-iptables")) return false;
+	return "what bridges forward does not pass iptables here (modprobe br_netfilter)";
 }
 
 const NEXT_ID = { programs: 11, maps: 12, links: 31 } as const;

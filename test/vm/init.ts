@@ -49,6 +49,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --make-rshared /
 ip link set lo up
 hostname vm
+modprobe br_netfilter # as every node has it whose pods call Services
 /bin/sh /run/vm/command
 echo $? >/run/vm/code
 sync
