@@ -161,7 +161,9 @@ async function useServices({ lab, h1, from, beside, to }: World): Promise<void> 
 		for (const ip of addressesOf(number))
 			for (const protocol of ["udp", "tcp"] as const) {
 				const target = { ip, tcpPort: PORT, udpPort: PORT };
-				const share = (): Promise<number> => fastShare(h1, () => EXCHANGES[protocol](from, target));
+				// An endpoint of this host answers to the caller's own MAC address; what the switch makes of that is not known.
+				const but = number === 2 ? [] : (["mac"] as const);
+				const share = (): Promise<number> => fastShare(h1, () => EXCHANGES[protocol](from, target), but);
 				// Every flow that was added evicts everything, for a while after it was.
 				await eventually(`${protocol} to ${ip} is fast`, async () => (await share()) > MOST);
 			}

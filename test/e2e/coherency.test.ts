@@ -17,6 +17,7 @@ import {
 	oncache as oncacheOn,
 	PEER,
 	ping,
+	pinging,
 	statusOf,
 	type TestLab,
 	upWithAgents,
@@ -37,19 +38,6 @@ const oncache = (command: string, ...rest: string[]) => oncacheOn(world.h1, comm
 const warmUp = () => ping(world.p1, world.p2, "-c", "5", "-i", "0.01", "-W", "1");
 const fast = async (): Promise<number> => (await statusOf(world.h1)).packets.egress.fast;
 
-/** Pings until the end of the test; the identifier stays the same, so it is one flow. */
-function pinging(): { stop(): Promise<void> } {
-	const [file = "", ...args] = inNetns(world.p1.netns, ["ping", "-n", "-q", "-i", "0.01", world.p2.ip]);
-	const child = spawn(file, args, { stdio: "ignore" });
-	return {
-		stop: async () => {
-			const exited = once(child, "exit");
-			child.kill("SIGINT");
-			await exited;
-		},
-	};
-}
-
 const arrived = async (): Promise<number> => (await deviceCounters(world.p2, "eth0")).rx;
 async function standsStill(): Promise<boolean> {
 	const before = await arrived();
@@ -68,7 +56,7 @@ describe("a rule that forbids a warm flow", () => {
 		],
 	] as const)
 		test(`${how}: holds for the next packets, and the flow is fast again without it`, async () => {
-			const traffic = pinging();
+			const traffic = pinging(world.p1, world.p2.ip);
 			try {
 				const before = await fast();
 				await eventually("the flow is fast", async () => (await fast()) > before + 10);
@@ -104,7 +92,7 @@ describe("apply", () => {
 	});
 
 	test("nothing is learned while the command runs, and it is as soon as it has ended", async () => {
-		const traffic = pinging();
+		const traffic = pinging(world.p1, world.p2.ip);
 		try {
 			const [file = "", ...args] = inNetns(world.h1.netns, [
 				ONCACHE, "apply", "--socket", world.h1.socket, "--bpffs", world.h1.bpffs, "--", "sh", "-c", "echo on; read x",
@@ -130,7 +118,7 @@ describe("apply", () => {
 	test("a client that dies does not leave learning paused; two do not disturb each other", async () => {
 		const lease = (ttlMs: number): Promise<Lease> =>
 			agentRequest<Lease>(world.h1.socket, "POST", "/v1/leases", { ttlMs, evict: [{ all: true }] });
-		const traffic = pinging();
+		const traffic = pinging(world.p1, world.p2.ip);
 		try {
 			const { id } = await lease(60_000);
 			await lease(300); // its user is never heard of again
@@ -148,7 +136,7 @@ describe("apply", () => {
 	});
 
 	test("killed, it leaves its command alone, and learning goes on when its lease has ended", async () => {
-		const traffic = pinging();
+		const traffic = pinging(world.p1, world.p2.ip);
 		try {
 			const [file = "", ...args] = inNetns(world.h1.netns, [
 				ONCACHE, "apply", "--socket", world.h1.socket, "--bpffs", world.h1.bpffs, "--", "sh", "-c", "echo on; read x; echo off",
@@ -183,7 +171,7 @@ describe("verify", () => {
 	};
 
 	test("finds no difference on a host in use", async () => {
-		const traffic = pinging();
+		const traffic = pinging(world.p1, world.p2.ip);
 		try {
 			await eventually("flows are cached", async () => (await verify()).result.checked.flows > 0);
 			const { code, result } = await verify();

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { isIPv6 } from "node:net";
 import type { Worker } from "node:worker_threads";
+import type { Reason } from "../../src/datapath/layout.js";
 import { PATIENCE } from "../../src/lab/patience.js";
 import type { LabHost, LabPod } from "../../src/lab/topology.js";
 import { ask, serve } from "./talk.js";
@@ -45,13 +46,18 @@ export const EXCHANGES = {
 	},
 };
 
-/** Of the packets of pods that this host saw meanwhile, in both directions. */
-export async function fastShare(host: LabHost, body: () => Promise<void>): Promise<number> {
+/** Of the packets of pods that this host saw meanwhile, in both directions; those that took the fallback for reason `but` are left out. */
+export async function fastShare(
+	host: LabHost,
+	body: () => Promise<void>,
+	but: readonly Reason[] = [],
+): Promise<number> {
+	const isLeftOut = (why: string): boolean => ["not_ipv4", ...but].includes(why);
 	const look = async (): Promise<{ fast: number; all: number }> => {
 		const { packets } = await statusOf(host);
 		const sums = [packets.egress, packets.ingress].map(({ fast, fallback }) => ({
 			fast,
-			all: fast + Object.entries(fallback).reduce((sum, [why, count]) => sum + (why === "not_ipv4" ? 0 : count), 0),
+			all: fast + Object.entries(fallback).reduce((sum, [why, count]) => sum + (isLeftOut(why) ? 0 : count), 0),
 		}));
 		return { fast: sums.reduce((sum, { fast }) => sum + fast, 0), all: sums.reduce((sum, { all }) => sum + all, 0) };
 	};

@@ -1,12 +1,9 @@
 // Hosts that reach each other over IPv6: commands know them, and what the kernel tells about them is evicted at once: the bound
 // of staleness is a minute away, so nothing else can be the cause.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import type { FlowList, FlushResult, VerifyResult } from "../../src/agent/api.js";
-import { inNetns } from "../../src/lab/command.js";
 import { patiently } from "../../src/lab/patience.js";
 import { answerAll, EXCHANGES, fastShare, MOST } from "./exchange.js";
 import {
@@ -15,9 +12,9 @@ import {
 	eventually,
 	inside,
 	oncache as oncacheOn,
-	statusOf,
 	type TestLab,
 	upWithAgents,
+	whilePinging,
 } from "./world.js";
 
 let world: TestLab;
@@ -35,27 +32,6 @@ async function json<T>(command: string, ...rest: string[]): Promise<T> {
 	return JSON.parse((await oncache(command, "--json", ...rest)).stdout) as T;
 }
 
-const fast = async (): Promise<number> => (await statusOf(world.h1)).packets.egress.fast;
-
-/** Pings a pod of the other host, fast before and after. */
-async function pinging(ip: string, body: () => Promise<void>): Promise<void> {
-	const [file = "", ...args] = inNetns(world.p1.netns, ["ping", "-n", "-q", "-i", "0.01", ip]);
-	const child = spawn(file, args, { stdio: "ignore" });
-	const isFast = async (): Promise<void> => {
-		const then = await fast();
-		await eventually("the flow is fast", async () => (await fast()) > then + 10);
-	};
-	try {
-		await isFast();
-		await body();
-		await isFast();
-	} finally {
-		const exited = once(child, "exit");
-		child.kill("SIGINT");
-		await exited;
-	}
-}
-
 test("TCP, UDP and ICMP are fast, of inner IPv4 and IPv6", async () => {
 	const servers = await answerAll(world.p2);
 	try {
@@ -71,7 +47,7 @@ test("TCP, UDP and ICMP are fast, of inner IPv4 and IPv6", async () => {
 
 describe("commands", () => {
 	test("flows names the host, verify finds no difference, doctor nothing to do about the tunnel", () =>
-		pinging(world.p2.ip, async () => {
+		whilePinging(world.h1, world.p1, world.p2.ip, async () => {
 			const { flows } = await json<FlowList>("flows", "--peer", world.p2.ip);
 			assert.ok(flows.some(({ host, protocol }) => protocol === "icmp" && host === there));
 			const { checked, differences } = await json<VerifyResult>("verify");
@@ -84,7 +60,7 @@ describe("commands", () => {
 		}));
 
 	test("flush --host takes its IPv6 address in any spelling", () =>
-		pinging(world.p2.ip, async () => {
+		whilePinging(world.h1, world.p1, world.p2.ip, async () => {
 			const { hosts } = await json<FlushResult>("flush", "--host", there.replace("::", ":0:0:0:0:0:"));
 			assert.equal(hosts, 1);
 		}));
@@ -112,7 +88,7 @@ describe("what the kernel tells is evicted at once", () => {
 						.replaceAll("THERE", there)
 						.replaceAll("UPLINK", world.h1.uplink)
 						.replaceAll("MAC", world.h2.mac);
-				return pinging(world.p2.addresses[family] as string, async () => {
+				return whilePinging(world.h1, world.p1, world.p2.addresses[family] as string, async () => {
 					await inside(world.h1, "sh", "-ec", script(change));
 					await eventually("nothing reaches the pod", standsStill, patiently(3000)); // audits come every 30 s
 					await inside(world.h1, "sh", "-ec", script(undo));

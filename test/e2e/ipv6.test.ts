@@ -1,8 +1,6 @@
 // Pods with both families: commands know IPv6 flows, and what the kernel tells about IPv6 is evicted at once: the bound of
 // staleness is a minute away, so nothing else can be the cause.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import type { FlowList, FlushResult, VerifyResult } from "../../src/agent/api.js";
@@ -10,7 +8,7 @@ import { startAgent } from "../../src/lab/agent.js";
 import { inNetns, run } from "../../src/lab/command.js";
 import type { LabPod } from "../../src/lab/topology.js";
 import {
-	background, deviceCounters, end, eventually, inside, oncache as oncacheOn, PEER, statusOf, type TestLab, upWithAgents,
+	background, deviceCounters, end, eventually, inside, oncache as oncacheOn, PEER, statusOf, type TestLab, upWithAgents, whilePinging,
 } from "./world.js"; // biome-ignore format: a list
 
 const ARGS = ["--max-staleness-ms", "60000"];
@@ -30,25 +28,8 @@ async function json<T>(command: string, ...rest: string[]): Promise<T> {
 	return JSON.parse((await oncache(command, "--json", ...rest)).stdout) as T;
 }
 
-const fast = async (): Promise<number> => (await statusOf(world.h1)).packets.egress.fast;
+const pinging = (body: () => Promise<void>) => whilePinging(world.h1, world.p1, remote, body);
 const arrived = async (): Promise<number> => (await deviceCounters(world.p2, "eth0")).rx;
-
-/** Pings until the end of the test, and fast ones. */
-async function pinging(body: () => Promise<void>): Promise<void> {
-	const [file = "", ...args] = inNetns(world.p1.netns, ["ping", "-n", "-q", "-i", "0.01", remote]);
-	const child = spawn(file, args, { stdio: "ignore" });
-	try {
-		const earlier = await fast();
-		await eventually("the flow is fast", async () => (await fast()) > earlier + 10);
-		await body();
-		const then = await fast();
-		await eventually("the flow is fast again", async () => (await fast()) > then + 10);
-	} finally {
-		const exited = once(child, "exit");
-		child.kill("SIGINT");
-		await exited;
-	}
-}
 
 /** A conversation of ten datagrams, from port 7001 to 7000. */
 async function talk(): Promise<void> {

@@ -7,6 +7,7 @@ import { agentRequest } from "../../src/agent/client.js";
 import { probeFeatures } from "../../src/datapath/features.js";
 import { startAgent } from "../../src/lab/agent.js";
 import { inNetns, run } from "../../src/lab/command.js";
+import { patiently } from "../../src/lab/patience.js";
 import {
 	background, bpfObjects, deviceCounters, end, eventually, freed, inside, PEER, ping, statusOf, type TestLab, traces, tunnelPackets, upWithAgents,
 } from "./world.js"; // biome-ignore format: a list
@@ -124,7 +125,9 @@ describe("the agent may go", () => {
 	for (const how of ["stop", "kill"] as const)
 		test(`${how} and start again under traffic: no packet is lost, and the cache stays warm`, async () => {
 			await ping(world.p1, world.p2, "-c", "5", "-i", "0.01", "-W", "1");
-			const pinging = ping(world.p1, world.p2, "-c", "300", "-i", "0.01", "-W", "1");
+			// As long as it takes an agent to go and to come.
+			const interval = String(patiently(10) / 1000);
+			const pinging = ping(world.p1, world.p2, "-c", "300", "-i", interval, "-W", "1");
 			const agent = world.agents[0];
 			assert.ok(agent);
 			await agent[how]();

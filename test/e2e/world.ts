@@ -90,6 +90,41 @@ export async function ping(
 	return { sent: Number(sent), received: Number(received) };
 }
 
+/** Pings a hundred times a second until stopped; the identifier stays the same, so it is one flow. */
+export function pinging(from: { netns: string }, ip: string): { stop(): Promise<void> } {
+	const [file = "", ...args] = inNetns(from.netns, ["ping", "-n", "-q", "-i", "0.01", ip]);
+	const child = spawn(file, args, { stdio: "ignore" });
+	return {
+		stop: async () => {
+			const exited = once(child, "exit");
+			child.kill("SIGINT");
+			await exited;
+		},
+	};
+}
+
+/** Likewise while `body` runs; before it and after it the flow is fast on this host. */
+export async function whilePinging(
+	host: LabHost,
+	from: { netns: string },
+	ip: string,
+	body: () => Promise<void>,
+): Promise<void> {
+	const fast = async (): Promise<number> => (await statusOf(host)).packets.egress.fast;
+	const isFast = async (when: string): Promise<void> => {
+		const then = await fast();
+		await eventually(`the flow is fast ${when}`, async () => (await fast()) > then + 10);
+	};
+	const traffic = pinging(from, ip);
+	try {
+		await isFast("at first");
+		await body();
+		await isFast("again");
+	} finally {
+		await traffic.stop();
+	}
+}
+
 /** Starts something that runs until end(), or until the lab or this process ends; resolves when it has said `sign`. */
 export async function background(place: { netns: string }, argv: string[], sign?: RegExp): Promise<ChildProcess> {
 	const [file = "", ...args] = ["setpriv", "--pdeathsig", "KILL", "--", ...inNetns(place.netns, argv)];
