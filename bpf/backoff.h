@@ -75,11 +75,11 @@ static __always_inline int backoff_overload(const struct pressure *on, __u32 has
 /* Nobody asks about a flow that is over, and at once about one that begins. */
 static __always_inline void backoff_reset(__u32 hash, int is_over, jiffies_t now)
 {
+	__u32 tag = backoff_tag(hash);
 	enum direction direction;
 
 #pragma unroll
 	for (direction = 0; direction < DIRECTION_MAX; direction++) {
-		__u32 tag = backoff_tag(hash);
 		struct backoff *backoff = backoff_get(tag, direction);
 
 		if (!backoff || (!is_over && backoff->tag != tag))

@@ -211,8 +211,7 @@ static __always_inline enum lesson established6(struct __sk_buff *skb, const str
 	enum lesson lesson;
 
 	question->is_new = !flow;
-	if (flow && (direction == DIRECTION_EGRESS ? is_half_learned(&flow->egress, &flow->ingress, question) :
-						     is_half_learned(&flow->ingress, &flow->egress, question)))
+	if (flow && is_half_learned(&flow->egress, &flow->ingress, direction, question))
 		return LESSON_LEARNED;
 	lesson = conntrack6_established(skb, &pkt->key, direction, question, asked);
 	if (lesson)

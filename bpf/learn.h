@@ -332,9 +332,12 @@ static __always_inline int is_in_use(const struct verdict *egress, const struct 
  * asked again for the first lesson of this one; for all later ones it is. (An
  * entry of it that ends takes the flow along, see forget.h.)
  */
-static __always_inline int is_half_learned(const struct verdict *this, const struct verdict *other,
-					   const struct question *question)
+static __always_inline int is_half_learned(const struct verdict *egress, const struct verdict *ingress,
+					   enum direction direction, const struct question *question)
 {
+	const struct verdict *this = direction == DIRECTION_EGRESS ? egress : ingress;
+	const struct verdict *other = direction == DIRECTION_EGRESS ? ingress : egress;
+
 	return other->epoch == question->epoch && this->epoch != question->epoch && !is_entered_twice(this, other) &&
 	       question->now - other->confirmed_at <= settings.retry;
 }

@@ -600,8 +600,7 @@ static __always_inline enum lesson established(struct __sk_buff *skb, const stru
 	} else {
 		flow = filter_cache_get(asked);
 		question->is_new = !flow;
-		if (flow && (direction == DIRECTION_EGRESS ? is_half_learned(&flow->egress, &flow->ingress, question) :
-							     is_half_learned(&flow->ingress, &flow->egress, question)))
+		if (flow && is_half_learned(&flow->egress, &flow->ingress, direction, question))
 			return LESSON_LEARNED;
 		lesson = conntrack_established(skb, pkt, direction, question, asked);
 	}

@@ -332,7 +332,7 @@ struct counts {
 	__u64 lessons[LESSON_MAX * DIRECTION_MAX];		/* at lesson * DIRECTION_MAX + direction */
 };
 
-/* A flow that the fallback declined, found by a hash of direction and key. */
+/* A direction of a flow that the fallback declined, found by a hash of the key; the other direction is next to it. */
 struct backoff {
 	jiffies_t at;
 	__u32 tag;
