@@ -111,12 +111,15 @@ export function hostSysctls(host: LabHost, spec: LabSpec): string[] {
 	// The kernel, too, hears what a switch in user space hears: it shall not answer for it.
 	if (spec.datapath === "netdev")
 		return [host.uplink, ...host.pods.map(({ veth }) => veth)].map((device) => `net/ipv4/conf/${device}/arp_ignore=8`);
-	if (!isRouted(spec) || host.subnets[0]?.family !== 4) return [];
-	return host.pods.flatMap(({ veth }) => [
+	// The device below has no address; it hears every request, and would answer with its own MAC address.
+	const uplink = spec.uplink === "macvlan" ? ["net/ipv4/conf/eth0/arp_ignore=1"] : [];
+	if (!isRouted(spec) || host.subnets[0]?.family !== 4) return uplink;
+	const pods = host.pods.flatMap(({ veth }) => [
 		`net/ipv4/conf/${veth}/proxy_arp=1`,
 		// Answers at once, not after up to 0.8 s.
 		`net/ipv4/neigh/${veth}/proxy_delay=0`,
 	]);
+	return [...uplink, ...pods];
 }
 
 const hostLength = ({ family }: PodSubnet): number => (family === 4 ? 32 : 128);

@@ -46,23 +46,36 @@ export const EXCHANGES = {
 	},
 };
 
-/** Of the packets of pods that this host saw meanwhile, in both directions; those that took the fallback for reason `but` are left out. */
+/** After an eviction nothing is learned for the guard time, which may be as long as a whole exchange. */
+const ATTEMPTS = 3;
+
+/**
+ * Of the packets of pods that this host saw meanwhile, in both directions; those that took the fallback for reason `but` are
+ * left out. Again when an eviction came in between: anything that happens on the machine may cause one.
+ */
 export async function fastShare(
 	host: LabHost,
 	body: () => Promise<void>,
 	but: readonly Reason[] = [],
 ): Promise<number> {
 	const isLeftOut = (why: string): boolean => ["not_ipv4", ...but].includes(why);
-	const look = async (): Promise<{ fast: number; all: number }> => {
-		const { packets } = await statusOf(host);
+	const look = async (): Promise<{ fast: number; all: number; paused: number }> => {
+		const { packets, lessons } = await statusOf(host);
 		const sums = [packets.egress, packets.ingress].map(({ fast, fallback }) => ({
 			fast,
 			all: fast + Object.entries(fallback).reduce((sum, [why, count]) => sum + (isLeftOut(why) ? 0 : count), 0),
 		}));
-		return { fast: sums.reduce((sum, { fast }) => sum + fast, 0), all: sums.reduce((sum, { all }) => sum + all, 0) };
+		return {
+			fast: sums.reduce((sum, { fast }) => sum + fast, 0),
+			all: sums.reduce((sum, { all }) => sum + all, 0),
+			paused: (lessons.egress.paused ?? 0) + (lessons.ingress.paused ?? 0),
+		};
 	};
-	const before = await look();
-	await body();
-	const after = await look();
-	return (after.fast - before.fast) / (after.all - before.all);
+	for (let attempt = 1; ; attempt++) {
+		const before = await look();
+		await body();
+		const after = await look();
+		if (after.paused === before.paused || attempt === ATTEMPTS)
+			return (after.fast - before.fast) / (after.all - before.all);
+	}
 }

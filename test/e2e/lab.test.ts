@@ -5,7 +5,7 @@ import { after, describe, test } from "node:test";
 import { ONCACHE } from "../../src/lab/agent.js";
 import { run } from "../../src/lab/command.js";
 import { labDown, labUp, readLab } from "../../src/lab/lab.js";
-import { DEFAULT_SPEC, type Lab, type LabPod, runDir } from "../../src/lab/topology.js";
+import { DEFAULT_SPEC, type Lab, type LabHost, type LabPod, runDir } from "../../src/lab/topology.js";
 import { background, end, inside, ping, tunnelPackets } from "./world.js";
 
 const NAME = "e2e-lab";
@@ -55,6 +55,21 @@ describe("lab up", () => {
 		assert.deepEqual(await machine(), before);
 		assert.equal(existsSync(runDir(NAME)), false);
 		assert.match((await lab("down", "--name", NAME)).stdout, /was not up/);
+	});
+
+	test("a host is known by the MAC address of its uplink, not by that of the device below", async () => {
+		const up = await labUp({ ...SPEC, uplink: "macvlan" });
+		const [h1, h2] = up.hosts as [LabHost, LabHost];
+		const [a, b] = podsOf(up);
+		assert.deepEqual(await ping(a, b, "-c", "3", "-i", "0.01", "-W", "1"), { sent: 3, received: 3 });
+		for (const [host, peer] of [
+			[h1, h2],
+			[h2, h1],
+		] as const) {
+			const [entry] = JSON.parse(await inside(host, "ip", "-j", "neigh", "show", peer.ip, "dev", host.uplink));
+			assert.equal(entry?.lladdr, peer.mac);
+		}
+		await labDown(NAME);
 	});
 
 	test("three hosts reach each other, beside another lab, with another VNI and port", async () => {
