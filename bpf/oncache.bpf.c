@@ -47,6 +47,11 @@ __noinline int ingress_long(struct __sk_buff *skb);
 __noinline int ingress_long4(struct __sk_buff *skb);
 __noinline int ingress_long6(struct __sk_buff *skb);
 
+/* What most lessons are, in usual.h. */
+#define NOT_USUAL LESSON_MAX
+__noinline int egress_init_usual(struct __sk_buff *skb, struct control *ctl);
+__noinline int ingress_init_usual(struct __sk_buff *skb, struct control *ctl, const struct tunnel *tunnel);
+
 /* What a hit needs, and what else the miss path wants to know. */
 struct found {
 	struct flow *flow;
@@ -463,23 +468,6 @@ static __always_inline void template_make(__u64 *to, const __u64 *header, __u32 
 		to[i] = template_word(header, i, flags);
 }
 
-/* The slot of the host that this header goes to, when it is known like that, and where it is looked for first; else 0. */
-static __always_inline ref_t host_known(const struct tunnel *tunnel, const struct envelope *env, const __u64 *header,
-					__u32 tunnel_flags, ifindex_t uplink)
-{
-	__u32 slot = host_home(&env->destination, tunnel->ifindex) & (settings.egress_slots - 1), i;
-	const struct host *host = bpf_map_lookup_elem(&egress_cache, &slot);
-
-	if (!host || host->slot.state != SLOT_LIVE || host->tunnel_flags != tunnel_flags ||
-	    host->tunnel != tunnel->ifindex || host->uplink != uplink || host->mtu != tunnel->mtu)
-		return 0;
-#pragma unroll
-	for (i = 0; i < OUTER_LEN / 8; i++)
-		if (host->template[i] != template_word(header, i, tunnel->flags))
-			return 0;
-	return ref_make(slot, host->slot.generation);
-}
-
 static __always_inline void template_blank6(struct outer6 *template, __u32 flags)
 {
 	template->ip.first &= ~bpf_htonl(ECN_MASK << TCLASS_SHIFT);
@@ -516,11 +504,6 @@ __noinline int egress_lesson(struct __sk_buff *skb, const struct tunnel *tunnel,
 	if (!outer)
 		return LESSON_UNFIT;
 	flags = tunnel->flags & (TUNNEL_INHERIT | TUNNEL_FLOW_BASED);
-	if (!is_long(env) && !question->bridged) {
-		verdict->ref = host_known(tunnel, env, (const void *)outer, flags, skb->ifindex);
-		if (verdict->ref)
-			return LESSON_LEARNED;
-	}
 
 	host = draft_get();
 	if (!host)
@@ -691,7 +674,7 @@ __noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const st
 	}
 	if (marked == MARKED_FORGED) {
 		lesson = LESSON_FORGED;
-	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack(&pkt))) {
+	} else if (is_teacher(reason, &pkt)) {
 		lesson = question_open(ctl, 1, tunnel->zone, &question);
 		asked = pkt.key;
 		question.bridged = is_bridged_into(env, tunnel);
@@ -715,6 +698,7 @@ __noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const st
 SEC("tc")
 int egress_init(struct __sk_buff *skb)
 {
+	enum lesson lesson = NOT_USUAL;
 	struct envelope *env;
 	struct tunnel *tunnel;
 	struct control *ctl;
@@ -727,6 +711,12 @@ int egress_init(struct __sk_buff *skb)
 	ctl = control_get();
 	if (!ctl)
 		return NEXT;
+	if (settings.mark_mode == MARK_METADATA)
+		lesson = egress_init_usual(skb, ctl);
+	if (likely(lesson != NOT_USUAL)) {
+		count_lesson(DIRECTION_EGRESS, lesson);
+		return NEXT;
+	}
 	if (is_not_udp(skb) && is_not_udp6(skb))
 		return NEXT;	/* a pod's packet that is not for the tunnel */
 	env = envelope_get();
@@ -939,7 +929,7 @@ __noinline int ingress_init4(struct __sk_buff *skb, struct control *ctl, const s
 		lesson = LESSON_FORGED;
 	} else if (!veth) {
 		lesson = LESSON_DEVICE;
-	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack(&pkt))) {
+	} else if (is_teacher(reason, &pkt)) {
 		lesson = question_open(ctl, !tunnel, tunnel ? tunnel->zone : veth->zone, &question);
 		asked = pkt.key;
 		if (!tunnel)
@@ -968,6 +958,7 @@ __noinline int ingress_init4(struct __sk_buff *skb, struct control *ctl, const s
 SEC("tc")
 int ingress_init(struct __sk_buff *skb)
 {
+	enum lesson lesson = NOT_USUAL;
 	const struct tunnel *tunnel;
 	struct control *ctl;
 
@@ -983,9 +974,16 @@ int ingress_init(struct __sk_buff *skb)
 	/* The host's own packet; in dscp mode, which asks about tunnels only, it may be one that a switch's daemon has handled. */
 	if (!tunnel && (settings.mark_mode == MARK_DSCP ? skb->ingress_ifindex : !skb->ingress_ifindex))
 		return NEXT;
+	if (settings.mark_mode == MARK_METADATA)
+		lesson = ingress_init_usual(skb, ctl, tunnel);
+	if (likely(lesson != NOT_USUAL)) {
+		count_lesson(DIRECTION_INGRESS, lesson);
+		return NEXT;
+	}
 	return frame_is_ipv6(skb) ? ingress_init6(skb, ctl, tunnel) : ingress_init4(skb, ctl, tunnel);
 }
 
+#include "usual.h"
 #include "ipv6.h"
 #include "long.h"
 

@@ -28,6 +28,10 @@
 #define TCP_ACK 0x10
 #define ECN_MASK 0x03
 #define bpf_htole32(x) (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? (__u32)(x) : __builtin_bswap32(x))
+#ifndef unlikely	/* libbpf 1.6 has them */
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#endif
 #define INNER_OFFSET OUTER_LEN	/* of the inner IPv4 header in an encapsulated frame */
 
 /* VXLAN (RFC 7348) and Geneve without options (RFC 8926) have the same shape. */
@@ -175,6 +179,12 @@ static __always_inline enum reason parse_frame(struct __sk_buff *skb, enum direc
 static __always_inline int is_syn_ack(const struct packet *pkt)
 {
 	return (pkt->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) == (TCP_SYN | TCP_ACK);
+}
+
+/* A packet that may teach: not one that connection tracking has to see, but for a SYN-ACK. */
+static __always_inline int is_teacher(enum reason reason, const struct packet *pkt)
+{
+	return !reason || (reason == REASON_TCP_FLAGS && is_syn_ack(pkt));
 }
 
 /* Seen without pulling anything: certainly not a tunnel's packet. */
