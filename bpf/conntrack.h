@@ -107,7 +107,7 @@ static __always_inline struct nf_conn *conntrack_find(struct __sk_buff *skb, str
 	struct bpf_ct_opts___v2 opts = { .netns_id = NETNS_OF_PACKET, .l4proto = proto };
 	struct nf_conn *ct;
 
-	if (!zone) {
+	if (likely(!zone)) {
 		ct = bpf_skb_ct_lookup(skb, tuple, tuple_size, &opts, CT_OPTS_V1_SIZE);
 	} else if (conntrack_has_zones()) {
 		opts.ct_zone_id = zone;
@@ -187,13 +187,13 @@ static __always_inline enum lesson conntrack_established(struct __sk_buff *skb, 
 	struct nf_conn *ct;
 	__u8 found;
 
-	if (key->proto == IPPROTO_ICMP)
+	if (unlikely(key->proto == IPPROTO_ICMP))
 		return LESSON_LEARNED;
 	ct = conntrack_find(skb, &tuple, sizeof(tuple.ipv4), key->proto, question->zone, &found);
 	if (!ct)
 		return LESSON_NOT_ESTABLISHED;
 	status = ct->status;
-	if (status & IPS_NAT)
+	if (unlikely(status & IPS_NAT))
 		lesson = conntrack_asked(ct, found, question->from_pod, asked);
 	refusal = conntrack_judge(ct, status, key->proto);
 	bpf_ct_release(ct);

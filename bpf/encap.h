@@ -89,11 +89,11 @@ static __always_inline enum change encapsulate(struct __sk_buff *skb, struct pac
 	__u8 tos = ecn_encapsulate(pkt->head.tos);
 	__u32 sum = host->checksum;
 
-	if (bpf_skb_adjust_room(skb, ENCAP_LEN, BPF_ADJ_ROOM_MAC, ENCAP_FLAGS))
+	if (unlikely(bpf_skb_adjust_room(skb, ENCAP_LEN, BPF_ADJ_ROOM_MAC, ENCAP_FLAGS)))
 		return CHANGE_REFUSED;
 
 	__builtin_memcpy(&out.outer, host->template, OUTER_LEN);
-	if (host->tunnel_flags) {
+	if (unlikely(host->tunnel_flags)) {
 		if (host->tunnel_flags & TUNNEL_TOS_INHERIT)
 			tos |= pkt->head.tos & ~ECN_MASK;
 		if (host->tunnel_flags & TUNNEL_TTL_INHERIT) {
@@ -114,10 +114,10 @@ static __always_inline enum change encapsulate(struct __sk_buff *skb, struct pac
 	out.outer.udp.source = flow->egress.outer_port;
 	out.outer.udp.len = bpf_htons(len - sizeof(*ip));
 
-	if (!(host->tunnel_flags & TUNNEL_BRIDGED))
+	if (likely(!(host->tunnel_flags & TUNNEL_BRIDGED)))
 		decrease_ttl(pkt);
 	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));
-	if (!(flags & VERDICT_TRANSLATED))
+	if (likely(!(flags & VERDICT_TRANSLATED)))
 		return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN + sizeof(out.head), 0) ? CHANGE_BROKEN : CHANGE_DONE;
 	translate_ends(&out.ends, flow, 0);
 	return bpf_skb_store_bytes(skb, 0, &out, OUTER_LEN + sizeof(out.head) + sizeof(out.ends), 0) ||
@@ -141,7 +141,7 @@ static __always_inline enum change frame_write(struct __sk_buff *skb, struct fra
 
 	frame->proto = bpf_htons(ETH_P_IP);
 	__builtin_memcpy(frame->head, &pkt->head, sizeof(frame->head));
-	if (!(flags & VERDICT_TRANSLATED))
+	if (likely(!(flags & VERDICT_TRANSLATED)))
 		return bpf_skb_store_bytes(skb, 0, frame, __builtin_offsetof(struct frame, ends), 0) ? CHANGE_REFUSED :
 													CHANGE_DONE;
 	translate_ends(&ends, flow, 1);
@@ -188,10 +188,10 @@ static __always_inline enum change decapsulate(struct __sk_buff *skb, struct pac
 	const struct outer *template = (const void *)host->template;
 	enum change change;
 
-	if (bpf_skb_adjust_room(skb, -ENCAP_LEN, BPF_ADJ_ROOM_MAC, DECAP_FLAGS))
+	if (unlikely(bpf_skb_adjust_room(skb, -ENCAP_LEN, BPF_ADJ_ROOM_MAC, DECAP_FLAGS)))
 		return CHANGE_REFUSED;
 	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
-	change = flags & VERDICT_BRIDGED ?
+	change = unlikely(flags & VERDICT_BRIDGED) ?
 		 readdress_bridged(skb, pkt, pod, template->inner_eth.h_dest, flow, flags) :
 		 readdress(skb, pkt, pod, flow, flags);
 	return change ? CHANGE_BROKEN : CHANGE_DONE;

@@ -373,7 +373,7 @@ __noinline int entry_learn(const struct flow_key *of, const struct flow_key *oth
 		return LESSON_FULL;
 	copy = *of;	/* before Linux 6.2, a global function's argument cannot be a map's key */
 	flow = question->is_new && !other ? NULL : filter_cache_get(key);
-	if (flow && is_of_another(flow, other)) {
+	if (unlikely(flow && is_of_another(flow, other))) {
 		if (is_within_host(key, other) != is_within_host(key, &flow->other) &&
 		    is_in_use(&flow->egress, &flow->ingress, question))
 			return LESSON_CONFLICT;
@@ -389,7 +389,7 @@ __noinline int entry_learn(const struct flow_key *of, const struct flow_key *oth
 		known->epoch = question->epoch;
 		known->confirmed_at = question->now;
 		fresh.options = egress ? 0 : question->options;
-		if (other)
+		if (unlikely(other))
 			flow_set_other(&fresh, key, other);
 		if (!bpf_map_update_elem(&filter_cache, key, &fresh, BPF_NOEXIST)) {
 			overload_count(&pressure, question->now);
@@ -418,7 +418,7 @@ static __always_inline enum lesson flow_learn(const struct flow_key *key, const 
 {
 	enum lesson lesson;
 
-	if (key_equal(asked, key))
+	if (likely(key_equal(asked, key)))
 		return entry_learn(key, NULL, verdict, question, direction == DIRECTION_EGRESS);
 	verdict->flags |= VERDICT_TWICE | VERDICT_REVERSE;
 	lesson = entry_learn(key, asked, verdict, question, direction == DIRECTION_EGRESS);

@@ -206,7 +206,7 @@ static __noinline int carried_arrived6(const struct flow_key6 *key, __u32 option
 /* What ingress_init has to know of an arriving packet that was marked, and does not see: the options that it came with. */
 static __always_inline int note_arrival(struct __sk_buff *skb, const struct flow_key *key, __u32 is_geneve, __u32 options)
 {
-	return is_geneve && settings.mark_mode == MARK_METADATA && skb->mark & settings.mark ?
+	return unlikely(is_geneve) && settings.mark_mode == MARK_METADATA && skb->mark & settings.mark ?
 	       carried_arrived(key, options) : NEXT;
 }
 
@@ -255,10 +255,10 @@ static __always_inline enum reason look_up(const struct control *ctl, struct flo
 	if (reason)
 		return reason;
 	found->flags = direction == DIRECTION_EGRESS ? flow->egress.flags : flow->ingress.flags;
-	if (found->flags & VERDICT_REVERSE)
+	if (unlikely(found->flags & VERDICT_REVERSE))
 		return REASON_FLOW_MISS;
 	found->host = egress_cache_get(flow->egress.ref);	/* none has the number of a REF_POD */
-	if (!found->host) {
+	if (unlikely(!found->host)) {
 		if (direction == DIRECTION_INGRESS || !(flow->egress.ref & REF_POD))
 			return REASON_HOST_MISS;
 		found->target = ingress_cache_get(flow->egress.ref & ~(ref_t)REF_POD);
@@ -288,7 +288,7 @@ static __always_inline enum reason egress_check(struct __sk_buff *skb, __u32 siz
 		return REASON_VETH;
 	if (frame + ETH_HLEN > (void *)(long)skb->data_end)
 		return REASON_MAC;
-	if (!words_equal(frame, found->pod->from_pod, sizeof(found->pod->from_pod)) &&
+	if (unlikely(!words_equal(frame, found->pod->from_pod, sizeof(found->pod->from_pod))) &&
 	    !(found->flags & VERDICT_BRIDGED && mac_equal(frame, template->inner_eth.h_dest) &&
 	      mac_equal(frame + ETH_ALEN, found->pod->macs)))
 		return REASON_MAC;
@@ -331,7 +331,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct pod *pod)
 	 * bpf_redirect_peer() is the short way, straight into the pod's
 	 * namespace, but it passes by the veth's egress qdisc.
 	 */
-	if (pod->veth_flags & VETH_SHAPED)
+	if (unlikely(pod->veth_flags & VETH_SHAPED))
 		return bpf_redirect(pod->veth, 0);
 	return bpf_redirect_peer(pod->veth, 0);
 }
@@ -382,14 +382,14 @@ int egress(struct __sk_buff *skb)
 
 	if (!ctl)
 		return NEXT;
-	if (!ctl->using)
+	if (unlikely(!ctl->using))
 		return pass(skb, direction, REASON_PAUSED);
 	reason = parse_frame(skb, direction, &pkt);
 	if (reason == REASON_TCP_FLAGS)
 		return tcp_control(skb, ctl, &pkt, direction);
-	if (!reason && pkt.head.ttl <= 1)
+	if (unlikely(!reason && pkt.head.ttl <= 1))
 		reason = REASON_TTL;
-	if (reason)
+	if (unlikely(reason))
 		return reason == REASON_NOT_IPV4 && frame_is_ipv6(skb) ? egress6(skb, ctl) : pass(skb, direction, reason);
 
 	reason = look_up(ctl, filter_cache_get(&pkt.key), direction, &found);
@@ -398,12 +398,12 @@ int egress(struct __sk_buff *skb)
 					egress_check(skb, pkt.size, &found);
 	if (reason)
 		return miss(skb, ctl, &pkt, &found, direction, reason);
-	if (found.target)
+	if (unlikely(found.target))
 		return egress_local(skb, &pkt, found.flow, found.pod, found.target);
-	if (found.host->tunnel_flags & TUNNEL_LONG)
+	if (unlikely(found.host->tunnel_flags & TUNNEL_LONG))
 		return egress_long(skb, &pkt, found.flow, found.host, found.pod);
 
-	if (found.flags & VERDICT_TRANSLATED)
+	if (unlikely(found.flags & VERDICT_TRANSLATED))
 		translate_head(&pkt, found.flow);
 	switch (encapsulate(skb, &pkt, found.host, found.pod, found.flow, found.flags)) {
 	case CHANGE_REFUSED:
@@ -741,7 +741,7 @@ static __always_inline enum reason ingress_check(struct __sk_buff *skb, const st
 	if (found->flags & VERDICT_OPTIONS)
 		return REASON_OPTIONS;
 	/* All gateways of a switch have one address for each other: their own one says nothing. */
-	if (host->tunnel_flags & TUNNEL_FLOW_BASED) {
+	if (unlikely(host->tunnel_flags & TUNNEL_FLOW_BASED)) {
 		if (!mac_equal(outer->inner_eth.h_dest, template->inner_eth.h_dest))
 			return REASON_MAC;
 	} else if (!mac_equal(outer->inner_eth.h_source, template->inner_eth.h_dest) ||
@@ -774,36 +774,36 @@ int ingress(struct __sk_buff *skb)
 	int port_known = 0;
 	__u32 bytes;
 
-	if (is_not_udp(skb))
+	if (unlikely(is_not_udp(skb)))
 		return is_not_udp6(skb) ? NEXT : ingress_other(skb);	/* the host's own traffic is neither touched nor counted */
 	pull(skb, INNER_OFFSET + sizeof(struct iphdr) + sizeof(struct tcphdr));
 	outer = outer_get(skb);
-	if (!outer || ethertype(&outer->eth) != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP)
+	if (unlikely(!outer || ethertype(&outer->eth) != bpf_htons(ETH_P_IP) || outer->ip.protocol != IPPROTO_UDP))
 		return is_not_udp6(skb) ? NEXT : ingress_other(skb);
 	ctl = control_get();
 	if (!ctl)
 		return NEXT;
 	tunnel = tunnel_of(ctl, skb->ifindex, outer->udp.dest, outer->tunnel.vni, &port_known);
-	if (!tunnel && !port_known)
+	if (unlikely(!tunnel && !port_known))
 		return NEXT;
 	bytes = skb->len - ENCAP_LEN;
-	if (!ctl->using)
+	if (unlikely(!ctl->using))
 		return pass(skb, direction, REASON_PAUSED);
-	if (skb->vlan_present)
+	if (unlikely(skb->vlan_present))
 		return pass(skb, direction, REASON_VLAN);
 	reason = tunnel ? outer_check(skb, outer, tunnel) : REASON_VNI;
-	if (reason == REASON_OUTER && has_options(outer, tunnel))
+	if (unlikely(reason == REASON_OUTER && has_options(outer, tunnel)))
 		return ingress_other(skb);
-	if (reason)
+	if (unlikely(reason))
 		return reason == REASON_NOT_IPV4 ? ingress6(skb, ctl, tunnel) : pass(skb, direction, reason);
 	reason = parse_ipv4(skb, INNER_OFFSET, direction, &pkt);
 	if (reason == REASON_TCP_FLAGS) {
 		tcp_control(skb, ctl, &pkt, direction);
 		return note_arrival(skb, &pkt.key, is_geneve(tunnel), 0);
 	}
-	if (!reason && pkt.head.ttl <= 1)
+	if (unlikely(!reason && pkt.head.ttl <= 1))
 		reason = REASON_TTL;
-	if (reason)
+	if (unlikely(reason))
 		return pass(skb, direction, reason);
 
 	reason = look_up(ctl, filter_cache_get(&pkt.key), direction, &found);
@@ -816,7 +816,7 @@ int ingress(struct __sk_buff *skb)
 		return note_arrival(skb, &pkt.key, is_geneve(tunnel), 0);
 	}
 
-	if (found.flags & VERDICT_TRANSLATED)
+	if (unlikely(found.flags & VERDICT_TRANSLATED))
 		translate_head(&pkt, found.flow);
 	switch (decapsulate(skb, &pkt, found.pod, found.host, found.flow, found.flags)) {
 	case CHANGE_REFUSED:

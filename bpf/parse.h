@@ -75,7 +75,7 @@ struct packet {
  */
 static __always_inline void pull(struct __sk_buff *skb, __u32 len)
 {
-	if ((void *)(long)skb->data + len <= (void *)(long)skb->data_end || skb->gso_size)
+	if (likely((void *)(long)skb->data + len <= (void *)(long)skb->data_end || skb->gso_size))
 		return;
 	if (len > skb->len)
 		len = skb->len;
@@ -98,27 +98,27 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 offse
 	port_t source, dest;
 	__u32 l4_len;
 
-	if ((void *)(l4 + 8) > end)
+	if (unlikely((void *)(l4 + 8) > end))
 		return REASON_TRUNCATED;
-	if (ip->version != 4)
+	if (unlikely(ip->version != 4))
 		return REASON_NOT_IPV4;
-	if (ip->ihl != 5)
+	if (unlikely(ip->ihl != 5))
 		return REASON_IP_OPTIONS;
-	if (ip->frag_off & bpf_htons(IP_MF | IP_OFFSET))
+	if (unlikely(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)))
 		return REASON_FRAGMENT;
-	if (bpf_ntohs(ip->tot_len) + offset != skb->len)
+	if (unlikely(bpf_ntohs(ip->tot_len) + offset != skb->len))
 		return REASON_TRUNCATED;
-	if (!csum_ipv4_ok(ip))
+	if (unlikely(!csum_ipv4_ok(ip)))
 		return REASON_CHECKSUM;
 
 	if (ip->protocol == IPPROTO_TCP) {
 		__u8 flags;
 
-		if ((void *)(l4 + sizeof(struct tcphdr)) > end)
+		if (unlikely((void *)(l4 + sizeof(struct tcphdr)) > end))
 			return REASON_TRUNCATED;
 		flags = pkt->tcp_flags = l4[TCP_FLAGS_WORD + 1];
 		l4_len = (l4[TCP_FLAGS_WORD] >> 4) * 4;
-		if (l4_len < sizeof(struct tcphdr) || sizeof(*ip) + l4_len > bpf_ntohs(ip->tot_len))
+		if (unlikely(l4_len < sizeof(struct tcphdr) || sizeof(*ip) + l4_len > bpf_ntohs(ip->tot_len)))
 			return REASON_TRUNCATED;
 		if ((flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK)
 			reason = REASON_TCP_FLAGS;
@@ -126,7 +126,7 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 offse
 		dest = *(port_t *)(l4 + 2);
 	} else if (ip->protocol == IPPROTO_UDP) {
 		l4_len = sizeof(struct udphdr);
-		if (bpf_ntohs(*(__be16 *)(l4 + 4)) + sizeof(*ip) != bpf_ntohs(ip->tot_len))
+		if (unlikely(bpf_ntohs(*(__be16 *)(l4 + 4)) + sizeof(*ip) != bpf_ntohs(ip->tot_len)))
 			return REASON_TRUNCATED;
 		source = *(port_t *)l4;
 		dest = *(port_t *)(l4 + 2);
@@ -134,7 +134,7 @@ static __always_inline enum reason parse_ipv4(struct __sk_buff *skb, __u32 offse
 		__be16 id = *(__be16 *)(l4 + 4);
 
 		l4_len = ICMP_HEADER_LEN;
-		if (l4[1] || (l4[0] != ICMP_ECHO && l4[0] != ICMP_ECHOREPLY))
+		if (unlikely(l4[1] || (l4[0] != ICMP_ECHO && l4[0] != ICMP_ECHOREPLY)))
 			return REASON_PROTOCOL;
 		source = l4[0] == ICMP_ECHO ? id : 0;
 		dest = l4[0] == ICMP_ECHO ? 0 : id;
@@ -165,9 +165,9 @@ static __always_inline enum reason parse_frame(struct __sk_buff *skb, enum direc
 
 	pull(skb, sizeof(*eth) + sizeof(struct iphdr) + sizeof(struct tcphdr));
 	eth = (void *)(long)skb->data;
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+	if (unlikely((void *)(eth + 1) > (void *)(long)skb->data_end))
 		return REASON_TRUNCATED;
-	if (skb->vlan_present)
+	if (unlikely(skb->vlan_present))
 		return REASON_VLAN;
 	if (ethertype(eth) != bpf_htons(ETH_P_IP))
 		return ethertype(eth) == bpf_htons(ETH_P_8021Q) || ethertype(eth) == bpf_htons(ETH_P_8021AD) ?
@@ -232,15 +232,16 @@ static __always_inline enum reason outer_check(struct __sk_buff *skb, const stru
 {
 	const struct iphdr *ip = &outer->ip;
 
-	if (ip->version != 4 || ip->ihl != 5 || ip->frag_off & bpf_htons(IP_MF | IP_OFFSET) || outer->udp.check ||
-	    outer->tunnel.first != tunnel->header || *(__u8 *)((void *)&outer->tunnel.vni + 3))
+	if (unlikely(ip->version != 4 || ip->ihl != 5 || ip->frag_off & bpf_htons(IP_MF | IP_OFFSET) ||
+		     outer->udp.check || outer->tunnel.first != tunnel->header ||
+		     *(__u8 *)((void *)&outer->tunnel.vni + 3)))
 		return REASON_OUTER;
-	if (bpf_ntohs(ip->tot_len) + sizeof(struct ethhdr) != skb->len ||
-	    bpf_ntohs(outer->udp.len) + sizeof(*ip) != bpf_ntohs(ip->tot_len))
+	if (unlikely(bpf_ntohs(ip->tot_len) + sizeof(struct ethhdr) != skb->len ||
+		     bpf_ntohs(outer->udp.len) + sizeof(*ip) != bpf_ntohs(ip->tot_len)))
 		return REASON_TRUNCATED;
-	if (!csum_ipv4_ok(ip))
+	if (unlikely(!csum_ipv4_ok(ip)))
 		return REASON_CHECKSUM;
-	if (ethertype(&outer->inner_eth) != bpf_htons(ETH_P_IP))
+	if (unlikely(ethertype(&outer->inner_eth) != bpf_htons(ETH_P_IP)))
 		return REASON_NOT_IPV4;
 	return REASON_FAST;
 }
