@@ -89,7 +89,7 @@ static __always_inline enum change encapsulate(struct __sk_buff *skb, struct pac
 	__u8 tos = ecn_encapsulate(pkt->head.tos);
 	__u32 sum = host->checksum;
 
-	if (unlikely(bpf_skb_adjust_room(skb, ENCAP_LEN, BPF_ADJ_ROOM_MAC, ENCAP_FLAGS)))
+	if (bpf_skb_adjust_room(skb, ENCAP_LEN, BPF_ADJ_ROOM_MAC, ENCAP_FLAGS))
 		return CHANGE_REFUSED;
 
 	__builtin_memcpy(&out.outer, host->template, OUTER_LEN);
