@@ -5,8 +5,8 @@
  *   | Ethernet 14 | IPv4 20 or IPv6 40 | UDP 8 | VXLAN or Geneve 8 | Geneve options 0..76 | Ethernet 14 | IP ...
  *    <------------------------------- envelope.len ------------------------------------->
  *
- * egress_init goes by it for every packet. The fast path does only for what is
- * not the 64 bytes of parse.h, in long.h. Reads only.
+ * egress_init goes by it for what is not usual (usual.h). The fast path does
+ * only for what is not the 64 bytes of parse.h, in long.h. Reads only.
  */
 #ifndef ONCACHE_ENVELOPE_H
 #define ONCACHE_ENVELOPE_H

@@ -9,8 +9,9 @@
  *
  * Inner IPv6 has functions of its own for each, in ipv6.h: where a program has
  * found that a packet is not IPv4, so that IPv4 pays nothing for it; likewise
- * outer headers other than the usual one, in long.h. A fifth program, in
- * forget.h, hears of connection tracking entries that end.
+ * outer headers other than the usual one, in long.h. What most lessons are, the
+ * init programs do in usual.h, all others here. A fifth program, in forget.h,
+ * hears of connection tracking entries that end.
  */
 #include "oncache.h"
 #include "parse.h"
