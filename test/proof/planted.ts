@@ -22,9 +22,9 @@ export const PLANTS: readonly Plant[] = [
 	{
 		bug: "the TTL stays as it is",
 		file: "bpf/encap.h",
-		line: "		decrease_ttl(pkt);\n	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));\n	if (!(flags & VERDICT_TRANSLATED))",
+		line: "		decrease_ttl(pkt);\n	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));\n	if (likely(!(flags & VERDICT_TRANSLATED)))",
 		instead:
-			"		(void)pkt;\n	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));\n	if (!(flags & VERDICT_TRANSLATED))",
+			"		(void)pkt;\n	__builtin_memcpy(out.head, &pkt->head, sizeof(out.head));\n	if (likely(!(flags & VERDICT_TRANSLATED)))",
 		noticedBy: proof("differential", 200),
 	},
 	{
@@ -51,7 +51,7 @@ export const PLANTS: readonly Plant[] = [
 	{
 		bug: "fragments take the fast path",
 		file: "bpf/parse.h",
-		line: "	if (ip->frag_off & bpf_htons(IP_MF | IP_OFFSET))\n		return REASON_FRAGMENT;",
+		line: "	if (unlikely(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)))\n		return REASON_FRAGMENT;",
 		instead: "",
 		noticedBy: proof("fuzz", 100_000),
 	},
@@ -65,7 +65,7 @@ export const PLANTS: readonly Plant[] = [
 	{
 		bug: "a wrong IPv4 checksum is repaired",
 		file: "bpf/parse.h",
-		line: "	if (!csum_ipv4_ok(ip))\n		return REASON_CHECKSUM;\n\n",
+		line: "	if (unlikely(!csum_ipv4_ok(ip)))\n		return REASON_CHECKSUM;\n\n",
 		instead: "",
 		noticedBy: proof("fuzz", 100_000),
 	},
@@ -121,7 +121,7 @@ export const PLANTS: readonly Plant[] = [
 	{
 		bug: "a packet may use the key that its Service's flow has on the wire",
 		file: "bpf/oncache.bpf.c",
-		line: "	if (found->flags & VERDICT_REVERSE)\n		return REASON_FLOW_MISS;\n",
+		line: "	if (unlikely(found->flags & VERDICT_REVERSE))\n		return REASON_FLOW_MISS;\n",
 		instead: "",
 		noticedBy: ["test/kernel/services.test.js"],
 	},
