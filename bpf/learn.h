@@ -249,7 +249,10 @@ static __always_inline __u32 evictions_now(const struct control *ctl)
 {
 	__u32 evictions = *(const volatile __u32 *)&ctl->evictions;
 
-	full_barrier();
+	if (settings.loads_in_order)
+		barrier();
+	else
+		full_barrier();
 	return evictions;
 }
 

@@ -128,21 +128,16 @@ static __always_inline enum reason miss_ask(struct __sk_buff *skb, const struct 
  * port. That teaches nothing, so ingress_init has to know the pod's own one,
  * from what the pod sends before its first lesson.
  */
-__noinline int note_sender(struct __sk_buff *skb)
+static __always_inline void note_sender(struct __sk_buff *skb)
 {
-	const struct ethhdr *eth;
-	sender_t *known, sender;
+	sender_t *known = sender_get(skb->ifindex), sender;
+	const struct ethhdr *eth = (void *)(long)skb->data;
 
-	if (!skb)
-		return NEXT;
-	known = sender_get(skb->ifindex);
-	eth = (void *)(long)skb->data;
 	if (!known || (void *)(eth + 1) > (void *)(long)skb->data_end)
-		return NEXT;
+		return;
 	sender = sender_of(skb->ifindex, eth->h_source);
-	if (*known != sender)
+	if (unlikely(*known != sender))
 		*known = sender;
-	return NEXT;
 }
 
 /* To the fallback, asking it what it does. */

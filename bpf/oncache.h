@@ -318,6 +318,8 @@ struct settings {
 	__u32 filter_entries;		/* of the filter cache */
 	__u32 filter6_entries;		/* of the one for IPv6 */
 	jiffies_t window;		/* in which overload is noticed */
+	__u32 loads_in_order;		/* the CPU does not read out of order: x86 (its manual's memory ordering), not arm64 */
+	__u32 pad;
 };
 
 struct counter {

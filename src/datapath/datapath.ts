@@ -115,6 +115,7 @@ export function loadDatapath({ sizes, ...options }: DatapathOptions): LoadedObje
 			filterEntries: sizes.filter,
 			filter6Entries: sizes.filter6 ?? sizes.filter,
 			window: msToJiffies(100),
+			loadsInOrder: process.arch === "x64" ? 1 : 0,
 		},
 		maxEntries: {
 			filter_cache: sizes.filter,

@@ -444,11 +444,12 @@ export interface Settings {
 	filterEntries: number;
 	filter6Entries: number;
 	window: bigint;
+	loadsInOrder: number;
 }
 
 export const settings = {
-	size: 72,
-	offset: { maxStaleness: 0, retry: 8, backoff: 16, rest: 24, mark: 32, markMode: 36, countFlows: 40, egressSlots: 44, ingressSlots: 48, backoffSlots: 52, filterEntries: 56, filter6Entries: 60, window: 64 },
+	size: 80,
+	offset: { maxStaleness: 0, retry: 8, backoff: 16, rest: 24, mark: 32, markMode: 36, countFlows: 40, egressSlots: 44, ingressSlots: 48, backoffSlots: 52, filterEntries: 56, filter6Entries: 60, window: 64, loadsInOrder: 72 },
 	read: (view: DataView, at = 0): Settings => ({
 		maxStaleness: view.getBigUint64(at, true),
 		retry: view.getBigUint64(at + 8, true),
@@ -463,6 +464,7 @@ export const settings = {
 		filterEntries: view.getUint32(at + 56, true),
 		filter6Entries: view.getUint32(at + 60, true),
 		window: view.getBigUint64(at + 64, true),
+		loadsInOrder: view.getUint32(at + 72, true),
 	}),
 	write: (view: DataView, at: number, value: Settings): void => {
 		view.setBigUint64(at, value.maxStaleness, true);
@@ -478,6 +480,7 @@ export const settings = {
 		view.setUint32(at + 56, value.filterEntries, true);
 		view.setUint32(at + 60, value.filter6Entries, true);
 		view.setBigUint64(at + 64, value.window, true);
+		view.setUint32(at + 72, value.loadsInOrder, true);
 	},
 };
 
