@@ -47,6 +47,11 @@ static __always_inline int is_syn_ack6(const struct packet6 *pkt)
 	return (pkt->tcp_flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK)) == (TCP_SYN | TCP_ACK);
 }
 
+static __always_inline int is_teacher6(enum reason reason, const struct packet6 *pkt)
+{
+	return !reason || (reason == REASON_TCP_FLAGS && is_syn_ack6(pkt));
+}
+
 /* As tcp_control_ask(). */
 static __always_inline void tcp_control_ask6(struct __sk_buff *skb, const struct control *ctl, const struct packet6 *pkt)
 {
@@ -275,7 +280,7 @@ __noinline int egress_init6(struct __sk_buff *skb, struct control *ctl, const st
 		pull(skb, offset + sizeof(struct ipv6hdr) + sizeof(struct tcphdr));
 		reason = parse_ipv6(skb, offset, direction, &pkt);
 	}
-	if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack6(&pkt))) {
+	if (is_teacher6(reason, &pkt)) {
 		lesson = question_open(ctl, 1, tunnel->zone6, &question);
 		asked = pkt.key;
 		question.bridged = is_bridged_into(env, tunnel);
@@ -317,7 +322,7 @@ __noinline int ingress_init6(struct __sk_buff *skb, struct control *ctl, const s
 		zone6 = veth->zone6;
 	if (!veth) {
 		lesson = LESSON_DEVICE;
-	} else if (!reason || (reason == REASON_TCP_FLAGS && is_syn_ack6(&pkt))) {
+	} else if (is_teacher6(reason, &pkt)) {
 		lesson = question_open(ctl, !tunnel, zone6, &question);
 		asked = pkt.key;
 		if (!tunnel)

@@ -694,10 +694,10 @@ __noinline int egress_init4(struct __sk_buff *skb, struct control *ctl, const st
 SEC("tc")
 int egress_init(struct __sk_buff *skb)
 {
-	enum lesson lesson = NOT_USUAL;
 	struct envelope *env;
 	struct tunnel *tunnel;
 	struct control *ctl;
+	enum lesson lesson;
 
 	if (settings.mark_mode == MARK_METADATA) {
 		if (!(skb->mark & settings.mark))
@@ -707,11 +707,12 @@ int egress_init(struct __sk_buff *skb)
 	ctl = control_get();
 	if (!ctl)
 		return NEXT;
-	if (settings.mark_mode == MARK_METADATA)
+	if (settings.mark_mode == MARK_METADATA) {
 		lesson = egress_init_usual(skb, ctl);
-	if (likely(lesson != NOT_USUAL)) {
-		count_lesson(DIRECTION_EGRESS, lesson);
-		return NEXT;
+		if (likely(lesson != NOT_USUAL)) {
+			count_lesson(DIRECTION_EGRESS, lesson);
+			return NEXT;
+		}
 	}
 	if (is_not_udp(skb) && is_not_udp6(skb))
 		return NEXT;	/* a pod's packet that is not for the tunnel */
@@ -954,9 +955,9 @@ __noinline int ingress_init4(struct __sk_buff *skb, struct control *ctl, const s
 SEC("tc")
 int ingress_init(struct __sk_buff *skb)
 {
-	enum lesson lesson = NOT_USUAL;
 	const struct tunnel *tunnel;
 	struct control *ctl;
+	enum lesson lesson;
 
 	if (settings.mark_mode == MARK_METADATA) {
 		if (!(skb->mark & settings.mark))
@@ -970,11 +971,12 @@ int ingress_init(struct __sk_buff *skb)
 	/* The host's own packet; in dscp mode, which asks about tunnels only, it may be one that a switch's daemon has handled. */
 	if (!tunnel && (settings.mark_mode == MARK_DSCP ? skb->ingress_ifindex : !skb->ingress_ifindex))
 		return NEXT;
-	if (settings.mark_mode == MARK_METADATA)
+	if (settings.mark_mode == MARK_METADATA) {
 		lesson = ingress_init_usual(skb, ctl, tunnel);
-	if (likely(lesson != NOT_USUAL)) {
-		count_lesson(DIRECTION_INGRESS, lesson);
-		return NEXT;
+		if (likely(lesson != NOT_USUAL)) {
+			count_lesson(DIRECTION_INGRESS, lesson);
+			return NEXT;
+		}
 	}
 	return frame_is_ipv6(skb) ? ingress_init6(skb, ctl, tunnel) : ingress_init4(skb, ctl, tunnel);
 }
